@@ -1,0 +1,1 @@
+"""The configuration files, parsed once into frozen values."""

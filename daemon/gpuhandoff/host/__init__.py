@@ -1,0 +1,51 @@
+"""The only room that touches the machine."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+
+from gpuhandoff.host.door import Kernel, OpenNode, OverdueError, Processes, Uevent, Uevents
+from gpuhandoff.host.logins import Logins
+from gpuhandoff.host.units import Units
+
+__all__ = ["Host", "Kernel", "OpenNode", "OverdueError", "Processes", "Uevent", "Uevents"]
+
+RECHECK = 0.25
+"""Seconds between looks when no event comes: netlink may overflow (kernel.md 9), and some facts have no event."""
+
+
+@dataclass(frozen=True, slots=True)
+class Host:
+    """The machine, as the steps and the survey see it."""
+
+    kernel: Kernel
+    processes: Processes
+    uevents: Uevents
+    units: Units
+    logins: Logins
+
+    async def until(self, fulfilled: Callable[[], bool], *, timeout: float) -> bool:
+        """Wait until `fulfilled()` is true, looking again at every kernel event; False after `timeout` seconds."""
+        with self._events() as event:
+            try:
+                async with asyncio.timeout(timeout):
+                    while not fulfilled():
+                        event.clear()
+                        with contextlib.suppress(TimeoutError):
+                            async with asyncio.timeout(RECHECK):
+                                await event.wait()
+            except TimeoutError:
+                return fulfilled()
+        return True
+
+    @contextlib.contextmanager
+    def _events(self) -> Iterator[asyncio.Event]:
+        event = asyncio.Event()
+        unsubscribe = self.uevents.subscribe(lambda _: event.set())
+        try:
+            yield event
+        finally:
+            unsubscribe()

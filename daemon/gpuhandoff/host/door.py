@@ -1,0 +1,116 @@
+"""The doors through which everything reaches the machine. The real machine and the simulated one stand behind the same.
+
+Two kinds of kernel operations exist. Lock-free reads return at once and are plain functions. Everything that
+takes a device lock, runs a driver's code or waits for hardware may block for ever (kernel.md 1.4, 1.5): those are
+coroutines with a deadline, carried out in a child process that can be abandoned.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Collection
+from dataclasses import dataclass
+from typing import Protocol
+
+from gpuhandoff.model.world import Process
+
+DEADLINE = 30.0
+"""Seconds that an operation in the kernel may take unless the step knows better."""
+
+
+class OverdueError(Exception):
+    """An operation has not returned by its deadline. It is still pending in the kernel: touch that device no more.
+
+    `process` is the abandoned child's pid, `state` its one-letter state, `waits_in` the kernel function it sleeps in.
+    """
+
+    def __init__(self, operation: str, seconds: float, process: int, state: str = "", waits_in: str = "") -> None:
+        super().__init__(f"{operation} has not returned after {seconds:g} s")
+        self.operation = operation
+        self.seconds = seconds
+        self.process = process
+        self.state = state
+        self.waits_in = waits_in
+
+
+class Kernel(Protocol):
+    """sysfs, procfs and modules. Paths are absolute, as on the running system. Failures are OSError with their errno."""
+
+    def read(self, path: str) -> str:
+        """Return a lock-free attribute without its trailing newline; raises OSError."""
+
+    def link(self, path: str) -> str | None:
+        """Return the last component of what a symbolic link points to, or None when there is no such link."""
+
+    def resolve(self, path: str) -> str:
+        """Return the path with every symbolic link resolved."""
+
+    def entries(self, path: str) -> list[str]:
+        """Return the names in a directory, sorted; empty when it does not exist."""
+
+    def exists(self, path: str) -> bool:
+        """Tell whether something is there (links are followed)."""
+
+    def device_number(self, path: str) -> int | None:
+        """Return st_rdev of a device node, or None when it is none or not there. Never opens it."""
+
+    async def read_locked(self, path: str, *, deadline: float = DEADLINE) -> str:
+        """Read an attribute that takes the device lock (`driver_override` before 6.12.91)."""
+
+    async def write(self, path: str, text: str, *, deadline: float = DEADLINE) -> None:
+        """Write `text` in one write(2). An empty text is refused: the kernel would ignore it (kernel.md fact 1)."""
+
+    async def load_module(self, name: str, *, deadline: float = DEADLINE) -> None:
+        """Load a module and what it needs (modprobe); raises FileNotFoundError when the running kernel has none."""
+
+    async def remove_module(self, name: str, *, deadline: float = DEADLINE) -> None:
+        """Remove exactly this module (delete_module): EAGAIN while somebody uses it, ENOENT when it is not loaded."""
+
+    async def sync(self, *, deadline: float = DEADLINE) -> None:
+        """Write dirty pages back."""
+
+
+@dataclass(frozen=True, slots=True)
+class OpenNode:
+    """A process and the device nodes, of those asked for, that it has open or mapped."""
+
+    process: Process
+    nodes: tuple[str, ...]
+
+
+class Processes(Protocol):
+    """Other processes. Each is named by pid and start time; one whose start time differs is gone."""
+
+    async def all(self) -> tuple[Process, ...]:
+        """Return every process that is not a kernel thread."""
+
+    async def holding(self, nodes: Collection[str]) -> tuple[OpenNode, ...]:
+        """Return who has any of these device nodes open, deleted nodes and mappings included."""
+
+    def state(self, process: Process) -> str | None:
+        """Return the one-letter state (R, S, D, T, ...), or None when the process is gone."""
+
+    def signal(self, process: Process, number: int) -> bool:
+        """Send a signal; False when the process is gone."""
+
+    async def ended(self, processes: Collection[Process], *, timeout: float) -> bool:
+        """Wait until all of them are gone (by pidfd); False when `timeout` seconds passed first."""
+
+    def resident(self, process: Process) -> int:
+        """Return resident memory in bytes, 0 when the process is gone."""
+
+
+@dataclass(frozen=True, slots=True)
+class Uevent:
+    """A kernel event: `action` (bind, unbind, add, remove, change), the sysfs path of the device, its subsystem."""
+
+    action: str
+    path: str
+    subsystem: str
+    driver: str = ""
+
+
+class Uevents(Protocol):
+    """The kernel's own device events, in order."""
+
+    def subscribe(self, callback: Callable[[Uevent], None]) -> Callable[[], None]:
+        """Hand every event to `callback` until the returned function is called."""

@@ -1,0 +1,64 @@
+"""What a caller asked for: parsed once from the bus, frozen before anybody is asked whether it is allowed."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from enum import StrEnum
+
+from gpuhandoff.model.address import PciAddress
+
+
+class Operation(StrEnum):
+    """The two directions."""
+
+    HANDOFF = "handoff"
+    RECLAIM = "reclaim"
+
+
+class HolderPolicy(StrEnum):
+    """What to do with processes that have the GPU open."""
+
+    REFUSE = "refuse"
+    TERMINATE = "terminate"
+
+
+class Hugepages(StrEnum):
+    """How the guest's memory is backed."""
+
+    NONE = "none"
+    TRANSPARENT = "transparent"
+    STATIC = "static"
+
+
+@dataclass(frozen=True, slots=True)
+class Options:
+    """The `a{sv}` of Handoff and Reclaim; defaults come from the configuration (per GPU, per VM), then from here."""
+
+    wait: bool = True
+    vm: str = ""
+    stop_display: bool = False
+    holders: HolderPolicy = HolderPolicy.REFUSE
+    cpus: frozenset[int] = field(default_factory=frozenset)
+    """Housekeeping CPUs: those that the host keeps while the guest runs. Empty: the host keeps all."""
+    memory: int = 0
+    """Bytes that the guest will need; 0: nothing is freed or backed."""
+    hugepages: Hugepages = Hugepages.NONE
+    quiet: bool = False
+    accept_risk: bool = False
+    timeout: int = 0
+    """Seconds for the whole job; 0: the steps' own limits only."""
+    lease: bool = False
+    dry_run: bool = False
+    interactive: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class Request:
+    """One wish of one caller. `sender` is a unique bus name, or empty for the daemon itself."""
+
+    operation: Operation
+    gpu: PciAddress | None
+    """None where the caller left it to us (`""`)."""
+    options: Options
+    sender: str = ""
+    interactive: bool = False

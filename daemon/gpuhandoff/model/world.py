@@ -1,0 +1,224 @@
+"""The machine at one moment: what `survey` reads and `plan` decides on."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from enum import StrEnum
+
+from gpuhandoff.model.address import PciAddress
+
+VFIO_DRIVER = "vfio-pci"
+
+
+class State(StrEnum):
+    """Where a GPU is. Derived from the machine and the open journal, never stored."""
+
+    HOST = "host"
+    HANDING_OFF = "handing-off"
+    DETACHED = "detached"
+    GUEST = "guest"
+    RECLAIMING = "reclaiming"
+    FOREIGN = "foreign"
+    STUCK = "stuck"
+
+
+@dataclass(frozen=True, slots=True)
+class Function:
+    """One PCI function.
+
+    `driver` is the PCI driver's name (`bochs-drm`), `module` the module behind it (`bochs`; None when built in or
+    unbound). `override` is driver_override, None when unset.
+    """
+
+    address: PciAddress
+    vendor: int
+    device: int
+    pci_class: int
+    driver: str | None = None
+    module: str | None = None
+    override: str | None = None
+    iommu_group: int | None = None
+    boot_vga: bool = False
+    subsystem_vendor: int = 0
+    subsystem_device: int = 0
+
+    @property
+    def is_display(self) -> bool:
+        """Whether this is a display controller (class 03)."""
+        return self.pci_class >> 16 == 0x03
+
+    @property
+    def is_bridge(self) -> bool:
+        """Whether this is a PCI bridge or root port, which may share an IOMMU group without breaking isolation."""
+        return self.pci_class >> 8 == 0x0604
+
+    @property
+    def is_audio(self) -> bool:
+        """Whether this is an audio device (class 0403, or the older 0401)."""
+        return self.pci_class >> 8 in {0x0403, 0x0401}
+
+
+@dataclass(frozen=True, slots=True)
+class Process:
+    """A process, identified by pid and start time (clock ticks since boot), as a pid alone may be reused."""
+
+    pid: int
+    start_time: int
+    name: str
+    uid: int
+    cgroup: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class Holder:
+    """A process that has one of the GPU's device nodes open."""
+
+    process: Process
+    nodes: tuple[str, ...]
+    unit: str = ""
+    """The systemd unit or scope the process runs in."""
+    session: str = ""
+    """The logind session it belongs to, if its cgroup says so."""
+    seat_service: bool = False
+    """PID 1 or logind: they hold the node on behalf of a session, let go with it, and are never signalled."""
+
+
+@dataclass(frozen=True, slots=True)
+class Framebuffer:
+    """A framebuffer the kernel has registered (/sys/class/graphics/fbN) or a firmware platform device of the GPU."""
+
+    name: str
+    """`fb0`, or the platform device's name such as `efi-framebuffer.0`."""
+    driver: str
+    """Name in /proc/fb for fbN, or the platform driver (`efi-framebuffer`)."""
+    platform: bool
+
+
+@dataclass(frozen=True, slots=True)
+class Console:
+    """A vtconsole: `vtcon1`, `frame buffer device`, whether it is bound."""
+
+    name: str
+    kind: str
+    bound: bool
+
+
+@dataclass(frozen=True, slots=True)
+class Session:
+    """A logind session."""
+
+    id: str
+    uid: int
+    user: str
+    seat: str
+    kind: str
+    """logind's Class: user, greeter, manager, ..."""
+    type: str
+    """wayland, x11, mir, tty, unspecified."""
+    state: str
+    scope: str
+    leader: int
+
+    @property
+    def is_graphical(self) -> bool:
+        """Whether a compositor or X server runs in it."""
+        return self.type in {"wayland", "x11", "mir"}
+
+
+@dataclass(frozen=True, slots=True)
+class Unit:
+    """A systemd unit that is loaded."""
+
+    name: str
+    active_state: str
+    sub_state: str = ""
+
+    @property
+    def is_active(self) -> bool:
+        """Whether it runs or is about to."""
+        return self.active_state in {"active", "activating", "reloading"}
+
+
+@dataclass(frozen=True, slots=True)
+class Gpu:
+    """A display controller with everything that moves with it.
+
+    `functions` are all functions of the card (display first, ascending); `group` is every other device of the IOMMU
+    group that is not a bridge. `drives_display` says whether it shows a session, a greeter or the console.
+    """
+
+    address: PciAddress
+    name: str
+    functions: tuple[Function, ...]
+    group: tuple[Function, ...] = ()
+    upstream_port: PciAddress | None = None
+    cards: tuple[str, ...] = ()
+    """DRM nodes, /dev/dri/card0, /dev/dri/renderD128."""
+    connected: tuple[str, ...] = ()
+    """Connectors with a screen attached, `HDMI-A-1`."""
+    framebuffers: tuple[Framebuffer, ...] = ()
+    consoles: tuple[Console, ...] = ()
+    holders: tuple[Holder, ...] = ()
+    guest: Process | None = None
+    """Who has /dev/vfio/GROUP open."""
+
+    @property
+    def display(self) -> Function:
+        """The display function itself."""
+        return next(function for function in self.functions if function.address == self.address)
+
+    @property
+    def on_vfio(self) -> bool:
+        """Whether every function is bound to vfio-pci."""
+        return all(function.driver == VFIO_DRIVER for function in self.functions)
+
+
+@dataclass(frozen=True, slots=True)
+class Module:
+    """A loaded kernel module."""
+
+    name: str
+    references: int
+    used_by: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class HugepagePool:
+    """One size of static huge pages, machine-wide."""
+
+    size_kib: int
+    total: int
+    free: int
+
+
+@dataclass(frozen=True, slots=True)
+class World:
+    """Everything a plan may depend on, read at one moment under the GPU's lock."""
+
+    boot_id: str
+    kernel_release: str
+    gpus: tuple[Gpu, ...]
+    modules: tuple[Module, ...] = ()
+    available_modules: frozenset[str] = frozenset()
+    """Of the modules the plan may want to load: those that are loaded, built in, or found for the running kernel."""
+    iommu: bool = True
+    """Whether the kernel has IOMMU groups at all."""
+    sessions: tuple[Session, ...] = ()
+    display_manager: Unit | None = None
+    services: tuple[Unit, ...] = ()
+    """The GPU services (nvidia-persistenced and those of the configuration) that are loaded."""
+    online_cpus: frozenset[int] = frozenset()
+    memory_total: int = 0
+    """Bytes."""
+    memory_available: int = 0
+    """Bytes."""
+    hugepages: tuple[HugepagePool, ...] = ()
+    processes: tuple[Process, ...] = field(default=(), repr=False)
+    """Only when a plan may quiet the host."""
+
+    def gpu(self, address: PciAddress) -> Gpu | None:
+        """Return the GPU at `address`, which may also name one of its other functions."""
+        for gpu in self.gpus:
+            if any(function.address == address for function in gpu.functions):
+                return gpu
+        return None

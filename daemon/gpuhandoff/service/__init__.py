@@ -1,0 +1,1 @@
+"""The bus: what is offered on it and who called."""

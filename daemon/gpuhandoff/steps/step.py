@@ -21,6 +21,9 @@ class Step(Protocol):
     needs_gpu: bool
     """Whether undoing it touches the GPU or relies on the GPU being back: skipped once the GPU is stuck."""
 
+    volatile: bool
+    """Whether its effect ends with the daemon: a daemon that takes over an open handoff applies it again."""
+
     async def capture(self, host: Host, arguments: Json) -> Json:
         """Return what `apply` is about to change, as it is now. Changes nothing."""
 

@@ -1,0 +1,55 @@
+"""Whether a handoff ends somebody's desktop, and whose."""
+
+from __future__ import annotations
+
+from gpuhandoff.model.world import Gpu, Holder, Session, World
+
+_PRIMARY = ("/dev/dri/card", "/dev/nvidia-modeset", "/dev/fb")
+"""Nodes that only somebody who shows a picture opens; programs that render use /dev/dri/renderD*."""
+
+
+def sessions_shown(world: World, gpu: Gpu) -> tuple[Session, ...]:
+    """Return the graphical sessions, greeters included, that end when this GPU goes.
+
+    A session counts when its compositor or X server has the GPU's primary node open: logind (or PID 1, which keeps
+    logind's descriptors over a restart) holds the node on a compositor's behalf without saying whose, so then every
+    graphical session on a seat counts.
+    """
+    graphical = tuple(session for session in world.sessions if session.is_graphical and session.seat)
+    showing = [holder for holder in gpu.holders if _shows(holder)]
+    if any(holder.seat_service for holder in showing):
+        return graphical
+    return tuple(
+        session for session in graphical if any(_belongs(holder, session) for holder in showing)
+    )
+
+
+def drives_display(world: World, gpu: Gpu) -> bool:
+    """Tell whether the display manager has to stop before this GPU can go."""
+    if sessions_shown(world, gpu):
+        return True
+    manager = world.display_manager
+    return manager is not None and any(
+        _shows(holder) and (holder.seat_service or holder.unit == manager.name) for holder in gpu.holders
+    )
+
+
+def ends_with_display(world: World, gpu: Gpu, holder: Holder) -> bool:
+    """Tell whether a holder goes when the sessions that this GPU shows are ended."""
+    if holder.seat_service:
+        return True
+    manager = world.display_manager
+    if manager is not None and holder.unit == manager.name:
+        return True
+    return any(_belongs(holder, session) for session in sessions_shown(world, gpu))
+
+
+def _shows(holder: Holder) -> bool:
+    return any(node.startswith(_PRIMARY) for node in holder.nodes)
+
+
+def _belongs(holder: Holder, session: Session) -> bool:
+    """Compositors of Plasma and GNOME run in user@UID.service, outside the session's scope (kernel.md fact 12)."""
+    return holder.session == session.id or (
+        not holder.session and f"/user-{session.uid}.slice/user@{session.uid}.service/" in holder.process.cgroup + "/"
+    )

@@ -1,0 +1,126 @@
+"""Everything that can be known beforehand is checked here, before the screen goes dark (promise 6)."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+
+from gpuhandoff.errors import (
+    InUseError,
+    InvalidArgsError,
+    NeedsConsentError,
+    NotIsolatedError,
+    UnsupportedError,
+    WrongStateError,
+)
+from gpuhandoff.model.request import HolderPolicy, Hugepages, Options
+from gpuhandoff.model.world import Gpu, Holder, World
+from gpuhandoff.plan.display import drives_display, ends_with_display, sessions_shown
+from gpuhandoff.plan.stacks import MUST_UNLOAD, loaded_stack, shares_driver, stack_of
+
+_GROUP_DRIVERS = frozenset({None, "vfio-pci", "pci-stub", "pcieport"})
+"""What may be bound in an IOMMU group that a guest owns (kernel.md 3)."""
+
+_NAMED = 5
+"""A sentence names so many holders."""
+
+
+def refuse_handoff(world: World, gpu: Gpu, options: Options) -> None:
+    """Raise the first reason why this GPU cannot be handed off as asked; return when there is none."""
+    _refuse_guest(gpu)
+    _refuse_isolation(world, gpu)
+    _refuse_modules(world, gpu)
+    _refuse_resources(world, options)
+    _refuse_holders(world, gpu, options)
+    _refuse_display(world, gpu, options)
+
+
+def _refuse_guest(gpu: Gpu) -> None:
+    if gpu.guest is not None:
+        raise WrongStateError(
+            f"{gpu.address} ({gpu.name}) is already with a virtual machine: {gpu.guest.name} "
+            f"(pid {gpu.guest.pid}) has it open."
+        )
+
+
+def _refuse_isolation(world: World, gpu: Gpu) -> None:
+    if not world.iommu:
+        raise NotIsolatedError(
+            "The IOMMU is off, so no device can be given to a virtual machine safely. Switch it on in the firmware "
+            "(VT-d, AMD-Vi) and, on Intel, add intel_iommu=on to the kernel command line."
+        )
+    if any(function.iommu_group is None for function in gpu.functions):
+        raise NotIsolatedError(f"The kernel has put {gpu.address} ({gpu.name}) in no IOMMU group.")
+    strangers = [function for function in gpu.group if function.driver not in _GROUP_DRIVERS]
+    if strangers:
+        names = ", ".join(f"{function.address} (driver {function.driver})" for function in strangers)
+        raise NotIsolatedError(
+            f"{gpu.address} ({gpu.name}) shares its IOMMU group {gpu.display.iommu_group} with {names}, which stays "
+            "with the host. Move the card to another slot, or unbind that device first."
+        )
+
+
+def _refuse_modules(world: World, gpu: Gpu) -> None:
+    if "vfio_pci" not in world.available_modules:
+        raise UnsupportedError(
+            f"The running kernel {world.kernel_release} has no vfio-pci module. After an upgrade of the kernel the "
+            "modules of the old one may be gone: reboot and try again."
+        )
+    missing = [name for name in loaded_stack(world, gpu) if name not in world.available_modules]
+    if missing and not shares_driver(world, gpu):
+        raise UnsupportedError(
+            f"The module {missing[0]} is loaded, but its file for the running kernel {world.kernel_release} is gone, so "
+            f"{gpu.address} could not come back. Reboot and try again."
+        )
+    driver = gpu.display.driver
+    if driver in MUST_UNLOAD and not stack_of(driver):
+        raise UnsupportedError(f"{gpu.address} cannot leave its driver {driver} safely.")
+
+
+def _refuse_resources(world: World, options: Options) -> None:
+    strange = options.cpus - world.online_cpus
+    if strange:
+        raise InvalidArgsError(f"cpus: CPU {min(strange)} is not one of this machine's online CPUs.")
+    if options.hugepages is not Hugepages.NONE and not options.memory:
+        raise InvalidArgsError(f"hugepages: {options.hugepages} needs the option memory to say how much.")
+    if options.memory > world.memory_total:
+        raise UnsupportedError(
+            f"The guest is to have {_mib(options.memory)} MiB of memory; this machine has {_mib(world.memory_total)} MiB."
+        )
+
+
+def _refuse_holders(world: World, gpu: Gpu, options: Options) -> None:
+    if options.holders is HolderPolicy.TERMINATE:
+        return
+    shown = drives_display(world, gpu)
+    others = [
+        holder
+        for holder in gpu.holders
+        if not holder.seat_service and not (shown and ends_with_display(world, gpu, holder))
+    ]
+    if others:
+        raise InUseError(
+            f"{gpu.address} ({gpu.name}) is in use by {name_holders(others)}. Close that first, or allow it to be "
+            "ended with the option holders=terminate."
+        )
+
+
+def _refuse_display(world: World, gpu: Gpu, options: Options) -> None:
+    if options.stop_display or not drives_display(world, gpu):
+        return
+    users = sorted({session.user for session in sessions_shown(world, gpu) if session.kind == "user"})
+    whose = f"the graphical session of {', '.join(users)} ends" if users else "the login screen goes"
+    raise NeedsConsentError(
+        f"{gpu.address} ({gpu.name}) shows the desktop: handing it off means that {whose}. Save your work, then allow "
+        "it with the option stop-display."
+    )
+
+
+def name_holders(holders: Iterable[Holder]) -> str:
+    """Return the first holders in words."""
+    listed = list(holders)
+    named = ", ".join(f"{holder.process.name} (pid {holder.process.pid})" for holder in listed[:_NAMED])
+    return named + (f" and {len(listed) - _NAMED} more" if len(listed) > _NAMED else "")
+
+
+def _mib(size: int) -> int:
+    return size >> 20

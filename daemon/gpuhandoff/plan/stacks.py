@@ -1,0 +1,50 @@
+"""Which kernel modules stand behind a display driver, in the order in which they can be removed.
+
+Driver name and module name differ (kernel.md 1.1). drm and drm_kms_helper are never in a stack: other GPUs live on
+them. A PCI driver that is not in the table is unbound, never unloaded: nobody knows what else it serves.
+"""
+
+from __future__ import annotations
+
+from gpuhandoff.model.world import Function, Gpu, World
+
+STACKS: dict[str, tuple[str, ...]] = {
+    "nvidia": ("nvidia_uvm", "nvidia_drm", "nvidia_modeset", "nvidia_peermem", "nvidia"),
+    "nouveau": ("nouveau",),
+    "amdgpu": ("amdgpu",),
+    "radeon": ("radeon",),
+    "i915": ("i915",),
+    "xe": ("xe",),
+    "bochs-drm": ("bochs",),
+    "cirrus": ("cirrus",),
+    "cirrus-qemu": ("cirrus_qemu",),
+    "virtio-pci": ("virtio_gpu",),
+}
+"""By PCI driver. virtio-pci itself serves disks and networks and is often built in; the GPU's module sits on its child."""
+
+MUST_UNLOAD = frozenset({"nvidia"})
+"""Drivers whose unbind waits for ever while anybody, or their own modules, uses the card (kernel.md fact 11)."""
+
+
+def stack_of(driver: str | None) -> tuple[str, ...]:
+    """Return the modules behind a PCI driver in order of removal; empty when it has to be unbound instead."""
+    return STACKS.get(driver or "", ())
+
+
+def shares_driver(world: World, gpu: Gpu) -> bool:
+    """Tell whether another GPU, which stays, runs on the same driver."""
+    driver = gpu.display.driver
+    return driver is not None and any(
+        other.address != gpu.address and other.display.driver == driver for other in world.gpus
+    )
+
+
+def loaded_stack(world: World, gpu: Gpu) -> tuple[str, ...]:
+    """Return those modules of the GPU's stack that are loaded, in order of removal."""
+    loaded = {module.name for module in world.modules}
+    return tuple(name for name in stack_of(gpu.display.driver) if name in loaded)
+
+
+def native(function: Function) -> bool:
+    """Tell whether a driver of the host is bound."""
+    return function.driver not in {None, "vfio-pci"}

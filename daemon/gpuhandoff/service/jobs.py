@@ -1,0 +1,192 @@
+"""Jobs: what runs, for whom, how far it is. One a GPU at a time."""
+
+from __future__ import annotations
+
+import asyncio
+import itertools
+import time
+from collections.abc import Awaitable, Callable
+
+from gpuhandoff.errors import (
+    BusyError,
+    CancelledJobError,
+    NotFoundError,
+    ProblemError,
+    StuckError,
+    WrongStateError,
+)
+from gpuhandoff.messages import Unsubscribe
+from gpuhandoff.model.address import PciAddress
+from gpuhandoff.model.request import Operation, Request
+from gpuhandoff.names import JOB_INTERFACE, JOB_PATH_PREFIX, MANAGER_INTERFACE, MANAGER_PATH
+from gpuhandoff.service.objects import ObjectTree
+from gpuhandoff.service.paths import gpu_path
+
+KEPT = 60.0
+"""Seconds that an ended job's object stays readable."""
+
+
+class Job:
+    """One move of one GPU. `finished` is done when it has ended, whatever way."""
+
+    def __init__(self, number: int, request: Request, gpu: PciAddress, uid: int) -> None:
+        self.number = number
+        self.path = f"{JOB_PATH_PREFIX}{number}"
+        self.request = request
+        self.gpu = gpu
+        self.uid = uid
+        self.started = time.time_ns() // 1000
+        self.step = ""
+        self.progress = 0.0
+        self.result = ""
+        self.problem: ProblemError | None = None
+        self.undoing = request.operation is Operation.RECLAIM
+        self.finished = asyncio.Event()
+        self.task: asyncio.Task[None] | None = None
+
+    @property
+    def cancelable(self) -> bool:
+        """Whether Cancel can still do something: what undoes is never stopped half-way."""
+        return not self.result and not self.undoing
+
+    def properties(self) -> dict[str, object]:
+        """Return the bus properties."""
+        return {
+            "Operation": str(self.request.operation),
+            "Gpu": gpu_path(self.gpu),
+            "Step": self.step,
+            "Progress": self.progress,
+            "Result": self.result,
+            "ErrorName": self.problem.name if self.problem else "",
+            "ErrorMessage": self.problem.message if self.problem else "",
+            "StartTime": self.started,
+            "StartedByUid": self.uid,
+            "Cancelable": self.cancelable,
+        }
+
+
+class Jobs:
+    """The running job of each GPU, and those that ended a short while ago."""
+
+    def __init__(self, tree: ObjectTree, changed: Callable[[PciAddress], None]) -> None:
+        self._tree = tree
+        self._changed = changed
+        self._numbers = itertools.count(1)
+        self._running: dict[PciAddress, Job] = {}
+        self._known: dict[str, Job] = {}
+        self._expiry: dict[str, asyncio.TimerHandle] = {}
+        self._lease_watches: dict[PciAddress, Unsubscribe] = {}
+
+    def running(self, gpu: PciAddress) -> Job | None:
+        """Return the job that works on `gpu` now."""
+        return self._running.get(gpu)
+
+    @property
+    def any_running(self) -> bool:
+        """Whether any job runs."""
+        return bool(self._running)
+
+    def find(self, path: str) -> Job:
+        """Return the job at an object path, or raise NotFoundError."""
+        job = self._known.get(path)
+        if job is None:
+            raise NotFoundError(f"There is no job at {path[:80]}.")
+        return job
+
+    def start(
+        self, request: Request, gpu: PciAddress, uid: int, work: Callable[[Job], Awaitable[None]]
+    ) -> Job:
+        """Start `work` as a job on `gpu`; the same request joins the job that runs already, another one is Busy."""
+        running = self._running.get(gpu)
+        if running is not None:
+            if running.request.operation is request.operation and not (
+                running.undoing and request.operation is Operation.HANDOFF
+            ):
+                return running
+            raise BusyError(
+                f"{gpu} is busy with a {running.request.operation} ({running.step or 'starting'}). Wait for its end, "
+                "or cancel it."
+            )
+        job = Job(next(self._numbers), request, gpu, uid)
+        self._running[gpu] = job
+        self._known[job.path] = job
+        self._tree.publish(job.path, JOB_INTERFACE, job.properties())
+        self._tree.emit(MANAGER_PATH, MANAGER_INTERFACE, "JobNew", job.path)
+        self._changed(gpu)
+        job.task = asyncio.create_task(self._carry_out(job, work), name=f"job {job.number}")
+        return job
+
+    def cancel(self, job: Job) -> None:
+        """Stop a handoff; what it did is undone before it ends. Raises WrongStateError when it is too late."""
+        if job.result:
+            raise WrongStateError(f"Job {job.number} has ended already: {job.result}.")
+        if not job.cancelable or job.task is None:
+            raise WrongStateError(f"Job {job.number} is taking {job.gpu} back, which is never stopped half-way.")
+        job.undoing = True
+        self.publish(job)
+        job.task.cancel()
+
+    def publish(self, job: Job) -> None:
+        """Announce what changed about a job."""
+        self._tree.update(job.path, JOB_INTERFACE, job.properties())
+
+    def observe(self, job: Job, step: str, phase: str, index: int, count: int) -> None:
+        """Follow a step (an Observer of the transaction room)."""
+        turned = phase == "undo" and not job.undoing
+        job.undoing = job.undoing or phase == "undo"
+        job.step = step
+        done = index - 1 if phase == "apply" else index
+        job.progress = done / count if phase in {"apply", "done"} else 1 - (index - (phase == "undone")) / count
+        self.publish(job)
+        self._tree.emit(MANAGER_PATH, MANAGER_INTERFACE, "Progress", gpu_path(job.gpu), step, phase, index, count)
+        if turned:
+            self._changed(job.gpu)
+
+    async def settle(self) -> None:
+        """Cancel what can be cancelled and wait until every job has ended."""
+        while self._running:
+            for job in list(self._running.values()):
+                if job.cancelable:
+                    self.cancel(job)
+            await asyncio.gather(*(job.finished.wait() for job in list(self._running.values())))
+        for handle in self._expiry.values():
+            handle.cancel()
+
+    async def _carry_out(self, job: Job, work: Callable[[Job], Awaitable[None]]) -> None:
+        try:
+            await work(job)
+            job.result = "done"
+        except asyncio.CancelledError:
+            job.problem = CancelledJobError("The job was cancelled before anything was changed.")
+            job.result = "cancelled"
+        except ProblemError as problem:
+            job.problem = problem
+            job.result = _result(problem)
+        finally:
+            self._end(job)
+
+    def _end(self, job: Job) -> None:
+        del self._running[job.gpu]
+        job.result = job.result or "failed"
+        job.step = ""
+        job.progress = 1.0
+        self.publish(job)
+        self._changed(job.gpu)
+        job.finished.set()
+        self._tree.emit(MANAGER_PATH, MANAGER_INTERFACE, "JobRemoved", job.path, job.result)
+        loop = asyncio.get_running_loop()
+        self._expiry[job.path] = loop.call_later(KEPT, self._forget, job.path)
+
+    def _forget(self, path: str) -> None:
+        self._tree.withdraw(path)
+        self._known.pop(path, None)
+        self._expiry.pop(path, None)
+
+
+def _result(problem: ProblemError) -> str:
+    match problem:
+        case StuckError():
+            return "stuck"
+        case CancelledJobError():
+            return "cancelled"
+    return "rolled-back" if "put back" in problem.message else "failed"

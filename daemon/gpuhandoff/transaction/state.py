@@ -1,0 +1,43 @@
+"""Where a GPU is, derived from the machine, the open journal and the running job (promise 8)."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from gpuhandoff.model.request import Operation
+from gpuhandoff.model.world import Gpu, State
+from gpuhandoff.plan.stacks import native
+from gpuhandoff.transaction.journal import Record
+
+
+@dataclass(frozen=True, slots=True)
+class Standing:
+    """A state and, where it does not speak for itself, the reason."""
+
+    state: State
+    reason: str = ""
+
+
+def derive(gpu: Gpu, record: Record | None, running: Operation | None) -> Standing:
+    """Return the state of `gpu`; `running` is the job that works on it now."""
+    if running is Operation.HANDOFF and (record is None or not record.undoing):
+        return Standing(State.HANDING_OFF)
+    if running is not None:
+        return Standing(State.RECLAIMING, record.undoing if record is not None else "")
+    if record is not None and not record.complete:
+        return Standing(State.STUCK, record.stuck or "A job was interrupted and could not be undone; call Reclaim.")
+    if gpu.on_vfio:
+        return _away(gpu, record)
+    if record is not None:
+        drivers = ", ".join(f"{function.address} on {function.driver or 'no driver'}" for function in gpu.functions)
+        return Standing(State.FOREIGN, f"Somebody else moved it after the handoff: {drivers}. Reclaim puts it in order.")
+    if native(gpu.display):
+        return Standing(State.HOST)
+    driver = gpu.display.driver
+    return Standing(State.FOREIGN, f"bound to {driver}" if driver else "no driver is bound")
+
+
+def _away(gpu: Gpu, record: Record | None) -> Standing:
+    if gpu.guest is not None:
+        return Standing(State.GUEST, "" if record is not None else "handed over by somebody else")
+    return Standing(State.DETACHED, "" if record is not None else "bound to vfio-pci by somebody else")

@@ -15,7 +15,6 @@ from gpuhandoff.errors import (
     StuckError,
     WrongStateError,
 )
-from gpuhandoff.messages import Unsubscribe
 from gpuhandoff.model.address import PciAddress
 from gpuhandoff.model.request import Operation, Request
 from gpuhandoff.names import JOB_INTERFACE, JOB_PATH_PREFIX, MANAGER_INTERFACE, MANAGER_PATH
@@ -75,7 +74,6 @@ class Jobs:
         self._running: dict[PciAddress, Job] = {}
         self._known: dict[str, Job] = {}
         self._expiry: dict[str, asyncio.TimerHandle] = {}
-        self._lease_watches: dict[PciAddress, Unsubscribe] = {}
 
     def running(self, gpu: PciAddress) -> Job | None:
         """Return the job that works on `gpu` now."""
@@ -161,7 +159,7 @@ class Jobs:
             job.result = "cancelled"
         except ProblemError as problem:
             job.problem = problem
-            job.result = _result(problem)
+            job.result = _result(job, problem)
         finally:
             self._end(job)
 
@@ -183,10 +181,11 @@ class Jobs:
         self._expiry.pop(path, None)
 
 
-def _result(problem: ProblemError) -> str:
+def _result(job: Job, problem: ProblemError) -> str:
     match problem:
         case StuckError():
             return "stuck"
         case CancelledJobError():
             return "cancelled"
-    return "rolled-back" if "put back" in problem.message else "failed"
+    rolled_back = job.undoing and job.request.operation is Operation.HANDOFF
+    return "rolled-back" if rolled_back else "failed"

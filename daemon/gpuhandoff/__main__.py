@@ -1,0 +1,57 @@
+"""gpuhandoffd: arguments, log, wiring, readiness, exit status."""
+
+from __future__ import annotations
+
+import argparse
+import asyncio
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+
+from gpuhandoff import names
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Run the daemon; return its exit status."""
+    options = _parser().parse_args(arguments)
+    if options.simulate:
+        from gpuhandoff.simulation.daemon import run_simulated  # noqa: PLC0415  (never loaded in a real daemon)
+
+        return asyncio.run(run_simulated(options.simulate, deny=options.simulate_deny))
+    from gpuhandoff.host.workshop import Workshop  # noqa: PLC0415  (forked before anything else is loaded: small and clean)
+
+    workshop = Workshop.start()
+    from gpuhandoff.service.system import run_system  # noqa: PLC0415
+
+    return asyncio.run(run_system(workshop, configuration=options.configuration))
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(
+        prog="gpuhandoffd",
+        description="Lends GPUs to virtual machines and takes them back. Started by systemd; see gpuhandoffd(8).",
+    )
+    parser.add_argument(
+        "--configuration",
+        type=Path,
+        default=Path(names.CONFIGURATION_FILE),
+        metavar="FILE",
+        help=f"read FILE instead of {names.CONFIGURATION_FILE} (and the conf.d beside it)",
+    )
+    parser.add_argument(
+        "--simulate",
+        metavar="SCENARIO",
+        help="serve a simulated machine on the bus at DBUS_SYSTEM_BUS_ADDRESS; touches nothing of this one",
+    )
+    parser.add_argument(
+        "--simulate-deny",
+        metavar="ACTION",
+        action="append",
+        default=[],
+        help="with --simulate: polkit's stand-in refuses this action",
+    )
+    return parser
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,168 @@
+"""The daemon put together: rooms wired in the order in which data walks through them."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+
+import gpuhandoff
+from gpuhandoff.authority.gate import Gate
+from gpuhandoff.config import Configuration, ConfigurationError
+from gpuhandoff.host import Host
+from gpuhandoff.messages import Bus, RemoteError
+from gpuhandoff.model.address import PciAddress
+from gpuhandoff.model.request import Operation, Options, Request
+from gpuhandoff.names import API_VERSION, BUS_NAME, MANAGER_INTERFACE, MANAGER_PATH
+from gpuhandoff.service.fleet import Fleet
+from gpuhandoff.service.inhibitors import Inhibitors
+from gpuhandoff.service.jobs import Jobs
+from gpuhandoff.service.leases import Leases
+from gpuhandoff.service.manager import Manager
+from gpuhandoff.service.moves import Moves
+from gpuhandoff.service.objects import ObjectTree
+from gpuhandoff.steps import STEPS
+from gpuhandoff.transaction.journal import JournalDirectory
+from gpuhandoff.transaction.recovery import Recovery
+from gpuhandoff.transaction.runner import Runner
+
+log = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True, slots=True)
+class Setting:
+    """What a daemon is started with."""
+
+    bus: Bus
+    host: Host
+    runtime_directory: Path
+    load_configuration: Callable[[], Configuration]
+
+
+class Daemon:
+    """One gpuhandoffd."""
+
+    def __init__(self, setting: Setting) -> None:
+        self._setting = setting
+        self._configuration = setting.load_configuration()
+        bus, host = setting.bus, setting.host
+        self._journals = JournalDirectory(setting.runtime_directory)
+        self._tree = ObjectTree(bus)
+        self.jobs = Jobs(self._tree, self._on_job)
+        self.fleet = Fleet(host, self._journals, self._tree, self._configuration.host.gpu_services, self._at_work)
+        runner = Runner(host, self._journals, STEPS)
+        inhibitors = Inhibitors()
+        self._moves = Moves(
+            host, self.fleet, self.jobs, self._journals, runner, inhibitors, self._tree, self.configuration
+        )
+        self._leases = Leases(bus, host, self.fleet, self._moves)
+        self._recovery = Recovery(host, self._journals, runner, STEPS)
+        self._manager = Manager(
+            Gate(bus),
+            self.fleet,
+            self.jobs,
+            self._moves,
+            self._journals,
+            inhibitors,
+            self._leases,
+            self._tree,
+            self.configuration,
+        )
+
+    def configuration(self) -> Configuration:
+        """Return the last good configuration."""
+        return self._configuration
+
+    async def start(self) -> None:
+        """Survey, take over what an earlier daemon left, own the name. Raises when the API does not fit together."""
+        self._manager.register()
+        self._tree.check()
+        self._tree.publish(MANAGER_PATH, MANAGER_INTERFACE, self._properties())
+        await self.fleet.start()
+        boot_id = self.fleet.world.boot_id
+        pending = self._recovery.pending(boot_id)
+        self._tree.serve()
+        await self._setting.bus.request_name(BUS_NAME)
+        for gpu in pending:
+            self._recover(gpu)
+
+    async def stop(self) -> None:
+        """Finish or roll back what runs, and leave. GPUs that are away stay away."""
+        await self.jobs.settle()
+        await self._leases.stop()
+        await self.fleet.stop()
+
+    def reload(self) -> None:
+        """Read the configuration again; keep the last good one when it is wrong."""
+        try:
+            self._configuration = self._setting.load_configuration()
+        except ConfigurationError as error:
+            log.error("keeping the last good configuration: %s", error)
+            return
+        self.fleet.use_services(self._configuration.host.gpu_services)
+        log.info("configuration read again")
+
+    def summary(self) -> str:
+        """Return one line for the service manager's STATUS."""
+        return ", ".join(
+            f"{gpu.address} {self.fleet.standing(gpu.address).state}" for gpu in self.fleet.world.gpus
+        ) or "no GPU found"
+
+    def _recover(self, gpu: PciAddress) -> None:
+        """Take over or undo an earlier daemon's journal, as a job, so that nobody else works on that GPU meanwhile."""
+        request = Request(Operation.RECLAIM, gpu, Options())
+
+        async def work(job: object) -> None:
+            await self._recovery.recover(gpu, self._moves.observer(job))
+            await self.fleet.survey()
+
+        self.jobs.start(request, gpu, 0, work)
+
+    def _on_job(self, gpu: PciAddress) -> None:
+        self.fleet.refresh(gpu)
+        self._tree.update(MANAGER_PATH, MANAGER_INTERFACE, {"Busy": self.jobs.any_running})
+
+    def _at_work(self, gpu: PciAddress) -> tuple[Operation, str] | None:
+        job = self.jobs.running(gpu)
+        return (job.request.operation, job.path) if job is not None else None
+
+    def _properties(self) -> dict[str, object]:
+        return {
+            "Version": gpuhandoff.__version__,
+            "ApiVersion": API_VERSION,
+            "Gpus": [],
+            "Busy": False,
+            "Inhibited": False,
+        }
+
+
+async def serve(setting: Setting, *, ready: Callable[[str], None], stopping: asyncio.Event, reload: asyncio.Event) -> int:
+    """Run a daemon until `stopping` is set (status 0) or the bus goes away (status 1)."""
+    daemon = Daemon(setting)
+    try:
+        await daemon.start()
+    except RemoteError as error:
+        log.error("cannot own %s on the bus: %s", BUS_NAME, error.message)
+        return 1
+    ready(daemon.summary())
+    lost = asyncio.create_task(setting.bus.wait_closed())
+    stop = asyncio.create_task(stopping.wait())
+    again = asyncio.create_task(reload.wait())
+    try:
+        while True:
+            done, _ = await asyncio.wait({lost, stop, again}, return_when=asyncio.FIRST_COMPLETED)
+            if again in done:
+                reload.clear()
+                daemon.reload()
+                again = asyncio.create_task(reload.wait())
+            if lost in done:
+                log.error("the message bus is gone")
+            if lost in done or stop in done:
+                break
+    finally:
+        for task in (lost, stop, again):
+            task.cancel()
+        await daemon.stop()
+    return 1 if lost in done else 0

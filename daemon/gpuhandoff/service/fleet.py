@@ -1,0 +1,180 @@
+"""The GPUs as they are now: surveyed, kept up to date by kernel events, published on the bus."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections.abc import Callable, Sequence
+from dataclasses import replace
+
+from gpuhandoff.host import Host, Uevent
+from gpuhandoff.model.address import PciAddress
+from gpuhandoff.model.request import Operation
+from gpuhandoff.model.world import Gpu, World
+from gpuhandoff.names import GPU_INTERFACE, MANAGER_INTERFACE, MANAGER_PATH
+from gpuhandoff.plan.display import drives_display
+from gpuhandoff.service.objects import ObjectTree
+from gpuhandoff.service.paths import gpu_path
+from gpuhandoff.survey import survey
+from gpuhandoff.transaction.journal import JournalDirectory
+from gpuhandoff.transaction.state import Standing, derive
+
+log = logging.getLogger(__name__)
+
+Running = Callable[[PciAddress], tuple[Operation, str] | None]
+"""Tells the operation and the object path of the job that works on a GPU."""
+
+
+class Fleet:
+    """Every GPU of the machine and where it stands."""
+
+    def __init__(
+        self, host: Host, journals: JournalDirectory, tree: ObjectTree, services: Sequence[str], running: Running
+    ) -> None:
+        self._host = host
+        self._journals = journals
+        self._tree = tree
+        self._services = tuple(services)
+        self._running = running
+        self._world: World | None = None
+        self._standings: dict[PciAddress, Standing] = {}
+        self._unsubscribe: Callable[[], None] | None = None
+        self._stale = asyncio.Event()
+        self._surveyor: asyncio.Task[None] | None = None
+
+    @property
+    def world(self) -> World:
+        """The machine as last seen."""
+        if self._world is None:
+            raise RuntimeError("the first survey has not been made")
+        return self._world
+
+    def standing(self, gpu: PciAddress) -> Standing:
+        """Return where a GPU is."""
+        return self._standings[gpu]
+
+    def away(self) -> list[PciAddress]:
+        """Return the GPUs that have an open journal."""
+        return self._journals.addresses()
+
+    def use_services(self, services: Sequence[str]) -> None:
+        """Look at these GPU services from now on (configuration reloaded)."""
+        self._services = tuple(services)
+
+    async def start(self) -> None:
+        """Make the first survey and follow kernel events from before it on."""
+        self._unsubscribe = self._host.uevents.subscribe(self._on_uevent)
+        await self.survey()
+        self._surveyor = asyncio.create_task(self._follow(), name="fleet")
+
+    async def stop(self) -> None:
+        """Stop following."""
+        if self._unsubscribe is not None:
+            self._unsubscribe()
+        if self._surveyor is not None:
+            self._surveyor.cancel()
+            await asyncio.gather(self._surveyor, return_exceptions=True)
+
+    async def survey(self, *, with_processes: bool = False) -> World:
+        """Look at the whole machine and publish what changed."""
+        self._stale.clear()
+        world = await survey(self._host, self._services, with_processes=with_processes)
+        gone = {gpu.address for gpu in self._world.gpus} - {gpu.address for gpu in world.gpus} if self._world else set()
+        for address in gone:
+            self._tree.withdraw(gpu_path(address))
+            self._standings.pop(address, None)
+        self._announce_drivers(world)
+        self._world = world
+        for gpu in world.gpus:
+            self._publish(gpu)
+        self._tree.update(MANAGER_PATH, MANAGER_INTERFACE, {"Gpus": [str(gpu.address) for gpu in world.gpus]})
+        return world
+
+    def refresh(self, address: PciAddress) -> None:
+        """Derive the state of one GPU again and publish what changed."""
+        gpu = self.world.gpu(address)
+        if gpu is not None:
+            self._publish(gpu)
+
+    def properties(self, gpu: Gpu) -> dict[str, object]:
+        """Return a GPU's bus properties."""
+        standing = self._standings[gpu.address]
+        record = self._journals.record(gpu.address)
+        running = self._running(gpu.address)
+        return {
+            "Address": str(gpu.address),
+            "Name": gpu.name,
+            "Functions": [str(function.address) for function in gpu.functions],
+            "IommuGroup": -1 if gpu.display.iommu_group is None else gpu.display.iommu_group,
+            "State": str(standing.state),
+            "Reason": standing.reason,
+            "Driver": gpu.display.driver or "",
+            "DrivesDisplay": drives_display(self.world, gpu),
+            "Connectors": list(gpu.connected),
+            "Vm": record.vm if record is not None else "",
+            "Owner": f"{gpu.guest.name} (pid {gpu.guest.pid})" if gpu.guest else "",
+            "Job": running[1] if running else "/",
+        }
+
+    def _publish(self, gpu: Gpu) -> None:
+        running = self._running(gpu.address)
+        standing = derive(gpu, self._journals.record(gpu.address), running[0] if running else None)
+        before = self._standings.get(gpu.address)
+        self._standings[gpu.address] = standing
+        path = gpu_path(gpu.address)
+        self._tree.publish(path, GPU_INTERFACE, self.properties(gpu))
+        if before is not None and before != standing:
+            log.info("%s is now %s %s", gpu.address, standing.state, standing.reason, extra={"GPU": str(gpu.address)})
+            self._tree.emit(MANAGER_PATH, MANAGER_INTERFACE, "StateChanged", path, str(standing.state), standing.reason)
+
+    def _on_uevent(self, event: Uevent) -> None:
+        if event.action in {"bind", "unbind"} and event.subsystem == "pci":
+            self._on_driver(event.path.rpartition("/")[2])
+        elif event.action in {"add", "remove", "overflow"} and event.subsystem in {"pci", "drm", "vfio", ""}:
+            self._stale.set()
+        elif event.action == "change" and event.subsystem == "drm":
+            self._stale.set()
+
+    def _on_driver(self, name: str) -> None:
+        """A function of a GPU got or lost its driver, by us or by somebody else: read the link, it is the truth."""
+        try:
+            address = PciAddress.parse(name)
+        except ValueError:
+            return
+        gpu = self.world.gpu(address) if self._world is not None else None
+        if gpu is None:
+            return
+        driver = self._host.kernel.link(f"{address.sysfs}/driver")
+        functions = tuple(
+            replace(function, driver=driver) if function.address == address else function for function in gpu.functions
+        )
+        moved = replace(gpu, functions=functions)
+        world = self.world
+        seen = replace(world, gpus=tuple(moved if one.address == gpu.address else one for one in world.gpus))
+        self._announce_drivers(seen)
+        self._world = seen
+        self._publish(moved)
+        self._stale.set()
+
+    def _announce_drivers(self, seen: World) -> None:
+        if self._world is None:
+            return
+        known = {function.address: function.driver for gpu in self._world.gpus for function in gpu.functions}
+        for function in (function for gpu in seen.gpus for function in gpu.functions):
+            before = known.get(function.address, function.driver)
+            if before != function.driver:
+                old, new = before or "", function.driver or ""
+                log.info("%s: driver %s -> %s", function.address, old or "none", new or "none")
+                self._tree.emit(MANAGER_PATH, MANAGER_INTERFACE, "DriverChanged", str(function.address), old, new)
+
+    async def _follow(self) -> None:
+        """Survey again after events, unless a job is at work: it surveys by itself when it ends."""
+        while True:
+            await self._stale.wait()
+            self._stale.clear()
+            if any(self._running(gpu.address) for gpu in self.world.gpus):
+                continue
+            try:
+                await self.survey()
+            except OSError:
+                log.exception("the survey failed")

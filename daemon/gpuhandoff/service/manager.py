@@ -1,0 +1,205 @@
+"""The methods of org.gpuhandoff.Manager and org.gpuhandoff.Job: parse, authorise, act, answer."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+from collections.abc import Callable, Mapping
+
+from gpuhandoff.authority.gate import Gate
+from gpuhandoff.authority.table import request_actions
+from gpuhandoff.config import Configuration
+from gpuhandoff.config.options import parse_options
+from gpuhandoff.errors import InvalidArgsError, ProblemError
+from gpuhandoff.messages import Body, Call, Variant
+from gpuhandoff.model.address import PciAddress
+from gpuhandoff.model.request import Operation, Options, Request
+from gpuhandoff.model.world import Gpu
+from gpuhandoff.names import (
+    ACTION_INHIBIT,
+    ACTION_INSPECT,
+    ACTION_STATUS,
+    JOB_INTERFACE,
+    MANAGER_INTERFACE,
+    MANAGER_PATH,
+)
+from gpuhandoff.plan.target import choose
+from gpuhandoff.service.fleet import Fleet
+from gpuhandoff.service.inhibitors import Inhibitors
+from gpuhandoff.service.jobs import Job, Jobs
+from gpuhandoff.service.leases import Leases
+from gpuhandoff.service.moves import Moves
+from gpuhandoff.service.objects import ObjectTree
+from gpuhandoff.service.reports import holder_report, plan_report, status_report
+from gpuhandoff.transaction.journal import JournalDirectory
+
+_RECLAIM_OPTIONS = frozenset({"wait", "timeout", "dry-run", "interactive", "holders"})
+
+
+class Manager:
+    """Answers calls. Every handler authorises before it looks at the machine."""
+
+    def __init__(
+        self,
+        gate: Gate,
+        fleet: Fleet,
+        jobs: Jobs,
+        moves: Moves,
+        journals: JournalDirectory,
+        inhibitors: Inhibitors,
+        leases: Leases,
+        tree: ObjectTree,
+        configuration: Callable[[], Configuration],
+    ) -> None:
+        self._gate = gate
+        self._fleet = fleet
+        self._jobs = jobs
+        self._moves = moves
+        self._journals = journals
+        self._inhibitors = inhibitors
+        self._leases = leases
+        self._tree = tree
+        self._configuration = configuration
+
+    def register(self) -> None:
+        """Offer every method of the two interfaces."""
+        for member, handler in (
+            ("Handoff", self.handoff),
+            ("Reclaim", self.reclaim),
+            ("Status", self.status),
+            ("Plan", self.plan),
+            ("Holders", self.holders),
+            ("Inhibit", self.inhibit),
+            ("Uninhibit", self.uninhibit),
+        ):
+            self._tree.register(MANAGER_INTERFACE, member, handler)
+        self._tree.register(JOB_INTERFACE, "Cancel", self.cancel)
+
+    async def handoff(self, call: Call) -> Body:
+        """Lend a GPU."""
+        return await self._move(call, Operation.HANDOFF)
+
+    async def reclaim(self, call: Call) -> Body:
+        """Take a GPU back."""
+        return await self._move(call, Operation.RECLAIM)
+
+    async def status(self, call: Call) -> Body:
+        """Tell where every GPU is, from what events have told: never waits for the machine."""
+        await self._allow(call, (ACTION_STATUS,))
+        return (status_report(self._fleet, self._jobs),)
+
+    async def plan(self, call: Call) -> Body:
+        """Tell what a move would do."""
+        gpu_text, direction, given = call.body
+        if direction not in set(Operation):
+            raise InvalidArgsError("direction: handoff or reclaim is expected.")
+        request = self._request(call, Operation(direction), gpu_text, given)
+        await self._allow(call, (ACTION_STATUS,))
+        world = await self._fleet.survey(with_processes=request.options.quiet)
+        gpu = choose(world, request.operation, request.gpu, self._fleet.away())
+        record = self._journals.record(gpu.address)
+        if request.operation is Operation.RECLAIM and record is not None:
+            return (plan_report([(entry.name, "undo it", "", entry.arguments) for entry in record.to_undo()]),)
+        plan = self._moves.plan(world, gpu, request.operation, request.options)
+        return (plan_report([(step.name, step.does, step.costs, step.arguments) for step in plan.steps]),)
+
+    async def holders(self, call: Call) -> Body:
+        """Tell who has a GPU open."""
+        address = _address(call.body[0])
+        await self._allow(call, (ACTION_INSPECT,))
+        world = await self._fleet.survey()
+        gpu = choose(world, Operation.HANDOFF, address, self._fleet.away())
+        return ([holder_report(holder) for holder in gpu.holders],)
+
+    async def inhibit(self, call: Call) -> Body:
+        """Hold handoffs off until Uninhibit, or until the caller leaves."""
+        who, why, mode = call.body
+        self._inhibitors.check(call.sender, who, why, mode)
+        await self._allow(call, (ACTION_INHIBIT,))
+        self._inhibitors.check(call.sender, who, why, mode)
+        unwatch = await self._leases.on_departure(call.sender, lambda: self._uninhibit_all(call.sender))
+        cookie = self._inhibitors.add(call.sender, who, why, mode, unwatch)
+        self._publish_inhibited()
+        return (cookie,)
+
+    async def uninhibit(self, call: Call) -> Body:
+        """Give an inhibitor back."""
+        self._inhibitors.remove(call.sender, call.body[0])
+        self._publish_inhibited()
+        return ()
+
+    async def cancel(self, call: Call) -> Body:
+        """Stop a handoff: its own caller may, and whoever may do what it does."""
+        job = self._jobs.find(call.path)
+        if call.sender != job.request.sender:
+            await self._gate.allow(
+                call.sender, request_actions(job.request), self._details(job.request, None), interactive=call.interactive
+            )
+        self._jobs.cancel(job)
+        return ()
+
+    async def _move(self, call: Call, operation: Operation) -> Body:
+        gpu_text, given = call.body
+        request = self._request(call, operation, gpu_text, given)
+        known = choose(self._fleet.world, operation, request.gpu, self._fleet.away()) if request.gpu else None
+        await self._gate.allow(
+            call.sender, request_actions(request), self._details(request, known), interactive=request.interactive
+        )
+        gpu = known or choose(await self._fleet.survey(), operation, request.gpu, self._fleet.away())
+        uid = await self._gate.uid(call.sender)
+        job = self._moves.start(request, gpu.address, uid)
+        if request.options.lease:
+            await self._leases.hold(call.sender, job)
+        if request.options.wait:
+            await self._ended(job)
+        return (job.path,)
+
+    async def _ended(self, job: Job) -> None:
+        await job.finished.wait()
+        if job.problem is not None:
+            raise type(job.problem)(job.problem.message)
+
+    def _request(self, call: Call, operation: Operation, gpu: str, given: Mapping[str, Variant]) -> Request:
+        address = _address(gpu)
+        allowed = None if operation is Operation.HANDOFF else _RECLAIM_OPTIONS
+        options = self._options(operation, address, given, allowed)
+        return Request(operation, address, options, call.sender, call.interactive or options.interactive)
+
+    def _options(
+        self,
+        operation: Operation,
+        address: PciAddress | None,
+        given: Mapping[str, Variant],
+        allowed: frozenset[str] | None,
+    ) -> Options:
+        if operation is Operation.RECLAIM:
+            return parse_options(given, Options(), allowed=allowed)
+        named = parse_options(given, Options(), allowed=allowed)
+        defaults = self._configuration().options_for(address, named.vm)
+        return parse_options(given, defaults, allowed=allowed)
+
+    def _details(self, request: Request, gpu: Gpu | None) -> dict[str, str]:
+        """What the password prompt shows."""
+        return {
+            "gpu": f"{gpu.address} ({gpu.name})" if gpu is not None else str(request.gpu or "the GPU"),
+            "vm": request.options.vm or "a virtual machine",
+        }
+
+    async def _allow(self, call: Call, actions: tuple[str, ...]) -> None:
+        await self._gate.allow(call.sender, actions, {}, interactive=call.interactive)
+
+    def _uninhibit_all(self, sender: str) -> None:
+        self._inhibitors.forget(sender)
+        self._publish_inhibited()
+
+    def _publish_inhibited(self) -> None:
+        self._tree.update(MANAGER_PATH, MANAGER_INTERFACE, {"Inhibited": bool(self._inhibitors.blocking)})
+
+
+def _address(text: str) -> PciAddress | None:
+    if not text:
+        return None
+    try:
+        return PciAddress.parse(text)
+    except ValueError as error:
+        raise InvalidArgsError(f"gpu: {error}.") from error

@@ -1,0 +1,157 @@
+"""The two moves as jobs: Handoff and Reclaim, from an authorised request to the machine's new state."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import signal
+from collections.abc import Callable
+
+from gpuhandoff.config import Configuration
+from gpuhandoff.errors import BusyError, InUseError, WrongStateError
+from gpuhandoff.host import Host
+from gpuhandoff.model.address import PciAddress
+from gpuhandoff.model.plan import Plan
+from gpuhandoff.model.request import HolderPolicy, Operation, Options, Request
+from gpuhandoff.model.world import Gpu, Process, World
+from gpuhandoff.names import MANAGER_INTERFACE, MANAGER_PATH
+from gpuhandoff.plan.handoff import plan_handoff
+from gpuhandoff.plan.reclaim import plan_release
+from gpuhandoff.service.fleet import Fleet
+from gpuhandoff.service.inhibitors import Inhibitors
+from gpuhandoff.service.jobs import Job, Jobs
+from gpuhandoff.service.objects import ObjectTree
+from gpuhandoff.service.paths import gpu_path
+from gpuhandoff.transaction.journal import JournalDirectory
+from gpuhandoff.transaction.runner import Observer, Runner
+
+log = logging.getLogger(__name__)
+
+EVICTION_GRACE = 30.0
+"""Seconds a VMM has to end after SIGTERM before it is killed: QEMU asks nobody and ends at once."""
+
+
+class Moves:
+    """Carries out requests on the fleet."""
+
+    def __init__(
+        self,
+        host: Host,
+        fleet: Fleet,
+        jobs: Jobs,
+        journals: JournalDirectory,
+        runner: Runner,
+        inhibitors: Inhibitors,
+        tree: ObjectTree,
+        configuration: Callable[[], Configuration],
+    ) -> None:
+        self._host = host
+        self._fleet = fleet
+        self._jobs = jobs
+        self._journals = journals
+        self._runner = runner
+        self._inhibitors = inhibitors
+        self._tree = tree
+        self._configuration = configuration
+
+    def start(self, request: Request, gpu: PciAddress, uid: int) -> Job:
+        """Start the job that carries out `request`, or join the one that does so already."""
+        work = self._handoff if request.operation is Operation.HANDOFF else self._reclaim
+        return self._jobs.start(request, gpu, uid, work)
+
+    def plan(self, world: World, gpu: Gpu, operation: Operation, options: Options) -> Plan:
+        """Return what would be done, or raise why not. Touches nothing.
+
+        For a GPU that we handed off, Reclaim is the undo of its journal: shown as a plan in that order.
+        """
+        if operation is Operation.HANDOFF:
+            return self._plan_handoff(world, gpu, options)
+        return plan_release(gpu)
+
+    def observer(self, job: Job) -> Observer:
+        """Return what the transaction room reports a job's steps to."""
+        return lambda step, phase, index, count: self._jobs.observe(job, step, phase, index, count)
+
+    def _plan_handoff(self, world: World, gpu: Gpu, options: Options) -> Plan:
+        record = self._journals.record(gpu.address)
+        if record is not None:
+            whom = f"to {record.vm}" if record.vm else "already"
+            raise WrongStateError(
+                f"{gpu.address} ({gpu.name}) is handed off {whom}"
+                + ("." if record.complete else ", and not all of it could be undone: call Reclaim first.")
+            )
+        self._inhibitors.refuse()
+        return plan_handoff(world, gpu, options, self._configuration().host)
+
+    async def _handoff(self, job: Job) -> None:
+        options = job.request.options
+        world = await self._fleet.survey(with_processes=options.quiet)
+        gpu = self._known(world, job.gpu)
+        plan = self._plan_handoff(world, gpu, options)
+        if options.dry_run:
+            return
+        self._prepare(job.gpu, start=True)
+        try:
+            await self._inhibitors.delayed(self._configuration().host.inhibit_delay)
+            await self._runner.run(
+                plan,
+                boot_id=world.boot_id,
+                job=job.number,
+                vm=options.vm,
+                timeout=options.timeout,
+                observe=self.observer(job),
+            )
+        except BaseException:
+            self._prepare(job.gpu, start=False)
+            raise
+        finally:
+            await asyncio.shield(self._fleet.survey())
+
+    async def _reclaim(self, job: Job) -> None:
+        options = job.request.options
+        world = await self._fleet.survey()
+        gpu = self._known(world, job.gpu)
+        record = self._journals.record(job.gpu)
+        plan = plan_release(gpu) if record is None else None
+        if options.dry_run:
+            return
+        if gpu.guest is not None:
+            await self._evict(gpu, gpu.guest, options)
+        try:
+            if plan is None:
+                await self._runner.undo(self._journals.open(job.gpu), "reclaim", self.observer(job))
+            else:
+                await self._runner.run(
+                    plan,
+                    boot_id=world.boot_id,
+                    job=job.number,
+                    vm="",
+                    timeout=options.timeout,
+                    observe=self.observer(job),
+                )
+        finally:
+            await self._fleet.survey()
+        self._prepare(job.gpu, start=False)
+
+    async def _evict(self, gpu: Gpu, guest: Process, options: Options) -> None:
+        """End the virtual machine that still runs on the GPU: vfio-pci is never unbound under it (kernel.md 1.4)."""
+        if options.holders is not HolderPolicy.TERMINATE:
+            raise InUseError(
+                f"{gpu.address} ({gpu.name}) is with a virtual machine: {guest.name} (pid {guest.pid}) has it open. Shut "
+                "that machine down first, or allow it to be ended with the option holders=terminate."
+            )
+        log.warning("ending %s (pid %d), which has %s", guest.name, guest.pid, gpu.address)
+        for number in (signal.SIGTERM, signal.SIGKILL):
+            self._host.processes.signal(guest, number)
+            if await self._host.processes.ended([guest], timeout=EVICTION_GRACE):
+                return
+        raise InUseError(f"{guest.name} (pid {guest.pid}) does not end, not even when killed; {gpu.address} stays with it.")
+
+    def _known(self, world: World, address: PciAddress) -> Gpu:
+        gpu = world.gpu(address)
+        if gpu is None:
+            raise BusyError(f"{address} is no longer there.")
+        return gpu
+
+    def _prepare(self, gpu: PciAddress, *, start: bool) -> None:
+        self._tree.emit(MANAGER_PATH, MANAGER_INTERFACE, "PrepareForHandoff", gpu_path(gpu), start)

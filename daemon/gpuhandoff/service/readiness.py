@@ -1,0 +1,39 @@
+"""The service manager: READY, STATUS, WATCHDOG, STOPPING, and the journal with our fields."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import os
+import sys
+
+from systemd import daemon, journal
+
+
+def configure_log() -> None:
+    """Log to the journal with the fields GPU=, JOB=, STEP= where systemd started us, to stderr otherwise."""
+    handler: logging.Handler
+    if "JOURNAL_STREAM" in os.environ:
+        handler = journal.JournalHandler(SYSLOG_IDENTIFIER="gpuhandoffd")
+    else:
+        handler = logging.StreamHandler(sys.stderr)
+        handler.setFormatter(logging.Formatter("%(levelname)s %(name)s: %(message)s"))
+    logging.basicConfig(level=logging.INFO, handlers=[handler])
+
+
+def ready(status: str) -> None:
+    """Tell the service manager that the name is owned and journals are taken over."""
+    daemon.notify(f"READY=1\nSTATUS={status}")
+
+
+def stopping() -> None:
+    """Tell the service manager that the end has begun."""
+    daemon.notify("STOPPING=1")
+
+
+async def keep_watchdog() -> None:
+    """Tell the service manager, twice in each of its watchdog's periods, that the loop still turns."""
+    period = int(os.environ.get("WATCHDOG_USEC", "0")) / 1e6
+    while period:
+        daemon.notify("WATCHDOG=1")
+        await asyncio.sleep(period / 2)

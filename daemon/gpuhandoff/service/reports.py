@@ -1,0 +1,71 @@
+"""What Status, Plan and Holders answer, as `a{sv}`."""
+
+from __future__ import annotations
+
+import json
+import platform
+from collections.abc import Iterable
+
+import gpuhandoff
+from gpuhandoff.messages import Variant
+from gpuhandoff.model.plan import Json
+from gpuhandoff.model.world import Gpu, Holder
+from gpuhandoff.service.fleet import Fleet
+from gpuhandoff.service.jobs import Jobs
+
+_STATUS = {
+    "Address": "s",
+    "Name": "s",
+    "State": "s",
+    "Reason": "s",
+    "Driver": "s",
+    "Functions": "as",
+    "IommuGroup": "i",
+    "Vm": "s",
+    "Owner": "s",
+    "Job": "o",
+    "DrivesDisplay": "b",
+    "Connectors": "as",
+}
+
+
+def status_report(fleet: Fleet, jobs: Jobs) -> dict[str, Variant]:
+    """Return the reply of Status: one `a{sv}` per GPU by its address, and the versions."""
+    report = {str(gpu.address): Variant("a{sv}", _gpu_report(fleet, jobs, gpu)) for gpu in fleet.world.gpus}
+    report["version"] = Variant("s", gpuhandoff.__version__)
+    report["kernel"] = Variant("s", fleet.world.kernel_release or platform.release())
+    return report
+
+
+def _gpu_report(fleet: Fleet, jobs: Jobs, gpu: Gpu) -> dict[str, Variant]:
+    properties = fleet.properties(gpu)
+    report = {_key(name): Variant(signature, properties[name]) for name, signature in _STATUS.items()}
+    job = jobs.running(gpu.address)
+    report["step"] = Variant("s", job.step if job is not None else "")
+    return report
+
+
+def _key(name: str) -> str:
+    """`IommuGroup` is `iommu-group` in an a{sv}."""
+    return "".join(f"-{letter.lower()}" if letter.isupper() else letter for letter in name).removeprefix("-")
+
+
+def plan_report(steps: Iterable[tuple[str, str, str, Json]]) -> list[tuple[str, str, dict[str, Variant]]]:
+    """Return the reply of Plan from (name, does, costs, arguments)."""
+    return [
+        (name, does, {"costs": Variant("s", costs), "arguments": Variant("s", json.dumps(arguments))})
+        for name, does, costs, arguments in steps
+    ]
+
+
+def holder_report(holder: Holder) -> dict[str, Variant]:
+    """Return one entry of the reply of Holders."""
+    return {
+        "pid": Variant("u", holder.process.pid),
+        "start-time": Variant("t", holder.process.start_time),
+        "name": Variant("s", holder.process.name),
+        "uid": Variant("u", holder.process.uid),
+        "unit": Variant("s", holder.unit),
+        "session": Variant("s", holder.session),
+        "nodes": Variant("as", list(holder.nodes)),
+    }

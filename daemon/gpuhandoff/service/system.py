@@ -1,0 +1,53 @@
+"""The daemon on the real machine."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import signal
+from pathlib import Path
+
+from gpuhandoff import names
+from gpuhandoff.config import ConfigurationError, load
+from gpuhandoff.host import Host
+from gpuhandoff.host.logins import Logins
+from gpuhandoff.host.machine import MachineKernel
+from gpuhandoff.host.netlink import MachineUevents
+from gpuhandoff.host.proc import MachineProcesses
+from gpuhandoff.host.units import Units
+from gpuhandoff.host.workshop import Workshop
+from gpuhandoff.messages import RemoteError
+from gpuhandoff.service import readiness
+from gpuhandoff.service.bus import connect
+from gpuhandoff.service.daemon import Setting, serve
+
+log = logging.getLogger(__name__)
+
+
+async def run_system(workshop: Workshop, *, configuration: Path) -> int:
+    """Serve until SIGTERM or SIGINT; return the exit status."""
+    readiness.configure_log()
+    stopping, reload = asyncio.Event(), asyncio.Event()
+    loop = asyncio.get_running_loop()
+    for number in (signal.SIGTERM, signal.SIGINT):
+        loop.add_signal_handler(number, stopping.set)
+    loop.add_signal_handler(signal.SIGHUP, reload.set)
+    try:
+        bus = await connect()
+    except RemoteError as error:
+        log.error("the system bus cannot be reached: %s", error.message)
+        return 1
+    host = Host(MachineKernel(workshop), MachineProcesses(), MachineUevents(), Units(bus), Logins(bus))
+    setting = Setting(
+        bus, host, Path(names.RUNTIME_DIRECTORY), lambda: load(configuration, configuration.parent / "conf.d")
+    )
+    watchdog = asyncio.create_task(readiness.keep_watchdog())
+    try:
+        return await serve(setting, ready=readiness.ready, stopping=stopping, reload=reload)
+    except ConfigurationError as error:
+        log.error("%s", error)
+        return 78
+    finally:
+        readiness.stopping()
+        watchdog.cancel()
+        await bus.close()

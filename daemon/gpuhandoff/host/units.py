@@ -1,0 +1,128 @@
+"""systemd's units, over its bus API: the job's end is awaited by signal, never by looking again."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections.abc import Mapping
+from typing import Any
+
+from gpuhandoff.errors import ProblemError, TimedOutError
+from gpuhandoff.messages import SERVICE_UNKNOWN, Bus, Match, RemoteError, Signal, Variant
+from gpuhandoff.model.world import Unit
+
+NAME = "org.freedesktop.systemd1"
+PATH = "/org/freedesktop/systemd1"
+MANAGER = "org.freedesktop.systemd1.Manager"
+UNIT = "org.freedesktop.systemd1.Unit"
+SLICE = "org.freedesktop.systemd1.Slice"
+SCOPE = "org.freedesktop.systemd1.Scope"
+PROPERTIES = "org.freedesktop.DBus.Properties"
+NO_SUCH_UNIT = "org.freedesktop.systemd1.NoSuchUnit"
+
+log = logging.getLogger(__name__)
+
+
+class UnitJobError(ProblemError):
+    """systemd could not start or stop a unit."""
+
+
+class Units:
+    """Units of the system manager."""
+
+    def __init__(self, bus: Bus) -> None:
+        self._bus = bus
+        self._subscribed = False
+
+    async def unit(self, name: str) -> Unit | None:
+        """Return a loaded unit, under its own name where `name` is an alias; None when it is not loaded."""
+        try:
+            path = await self._path(name)
+            (properties,) = await self._bus.call(NAME, path, PROPERTIES, "GetAll", "s", (UNIT,))
+        except RemoteError as error:
+            if error.name not in {NO_SUCH_UNIT, SERVICE_UNKNOWN}:
+                log.warning("systemd does not tell about %s: %s", name, error.message)
+            return None
+        return Unit(
+            str(properties["Id"].value), str(properties["ActiveState"].value), str(properties["SubState"].value)
+        )
+
+    async def start(self, name: str, *, timeout: float = 90.0) -> None:
+        """Start a unit and wait for the job's end (seconds)."""
+        await self._run("StartUnit", name, timeout)
+
+    async def stop(self, name: str, *, timeout: float = 90.0) -> None:
+        """Stop a unit and wait for the job's end (seconds). Restart= does not bring it back (kernel.md 11)."""
+        await self._run("StopUnit", name, timeout)
+
+    async def reset_failed(self, name: str) -> None:
+        """Forget failures and start-limit counts."""
+        try:
+            await self._bus.call(NAME, PATH, MANAGER, "ResetFailedUnit", "s", (name,))
+        except RemoteError as error:
+            log.debug("nothing to reset for %s: %s", name, error.message)
+
+    async def get(self, name: str, interface: str, prop: str) -> Any:
+        """Return one property's value; raises RemoteError."""
+        (variant,) = await self._bus.call(NAME, await self._path(name), PROPERTIES, "Get", "ss", (interface, prop))
+        return variant.value
+
+    async def set_runtime(self, name: str, properties: Mapping[str, Variant]) -> None:
+        """Set resource properties until the next reboot; raises RemoteError."""
+        await self._bus.call(
+            NAME, PATH, MANAGER, "SetUnitProperties", "sba(sv)", (name, True, [list(one) for one in properties.items()])
+        )
+
+    async def freeze(self, name: str) -> None:
+        """Freeze a unit's cgroup; raises RemoteError."""
+        await self._bus.call(NAME, PATH, MANAGER, "FreezeUnit", "s", (name,))
+
+    async def thaw(self, name: str) -> None:
+        """Thaw a unit's cgroup; raises RemoteError."""
+        await self._bus.call(NAME, PATH, MANAGER, "ThawUnit", "s", (name,))
+
+    async def _path(self, name: str) -> str:
+        (path,) = await self._bus.call(NAME, PATH, MANAGER, "GetUnit", "s", (name,))
+        return str(path)
+
+    async def _run(self, method: str, name: str, timeout: float) -> None:
+        """Ask for a job, listening for its end from before it exists on."""
+        await self._subscribe()
+        ended: dict[str, str] = {}
+        seen = asyncio.Event()
+
+        def removed(signal: Signal) -> None:
+            _, path, _, result = signal.body
+            ended[str(path)] = str(result)
+            seen.set()
+
+        unsubscribe = await self._bus.subscribe(Match(MANAGER, "JobRemoved", sender=NAME), removed)
+        try:
+            async with asyncio.timeout(timeout):
+                (job,) = await self._bus.call(NAME, PATH, MANAGER, method, "ss", (name, "replace"))
+                while str(job) not in ended:
+                    seen.clear()
+                    await seen.wait()
+        except TimeoutError:
+            raise TimedOutError(
+                f"{name} did not {_verb(method)} within {timeout:g} s. `systemctl status {name}` tells what it waits for."
+            ) from None
+        except RemoteError as error:
+            raise UnitJobError(f"systemd did not {_verb(method)} {name}: {error.message}.") from error
+        finally:
+            unsubscribe()
+        if ended[str(job)] != "done":
+            raise UnitJobError(
+                f"{name} could not be {_verb(method)}{'ped' if method == 'StopUnit' else 'ed'}: the job ended with "
+                f"'{ended[str(job)]}'. `systemctl status {name}` tells why."
+            )
+
+    async def _subscribe(self) -> None:
+        """systemd sends JobRemoved only while somebody has subscribed."""
+        if not self._subscribed:
+            await self._bus.call(NAME, PATH, MANAGER, "Subscribe")
+            self._subscribed = True
+
+
+def _verb(method: str) -> str:
+    return "stop" if method == "StopUnit" else "start"

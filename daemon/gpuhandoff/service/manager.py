@@ -9,7 +9,7 @@ from collections.abc import Callable, Mapping
 from gpuhandoff.authority.gate import Gate
 from gpuhandoff.authority.table import request_actions
 from gpuhandoff.config import Configuration
-from gpuhandoff.config.options import parse_options
+from gpuhandoff.config.options import OPTIONS, RECLAIM_OPTIONS, parse_options
 from gpuhandoff.errors import InvalidArgsError, ProblemError
 from gpuhandoff.messages import Body, Call, Variant
 from gpuhandoff.model.address import PciAddress
@@ -33,7 +33,6 @@ from gpuhandoff.service.objects import ObjectTree
 from gpuhandoff.service.reports import holder_report, plan_report, status_report
 from gpuhandoff.transaction.journal import JournalDirectory
 
-_RECLAIM_OPTIONS = frozenset({"wait", "timeout", "dry-run", "interactive", "holders"})
 
 
 class Manager:
@@ -161,7 +160,7 @@ class Manager:
 
     def _request(self, call: Call, operation: Operation, gpu: str, given: Mapping[str, Variant]) -> Request:
         address = _address(gpu)
-        allowed = None if operation is Operation.HANDOFF else _RECLAIM_OPTIONS
+        allowed = frozenset(OPTIONS) if operation is Operation.HANDOFF else RECLAIM_OPTIONS
         options = self._options(operation, address, given, allowed)
         return Request(operation, address, options, call.sender, call.interactive or options.interactive)
 
@@ -170,7 +169,7 @@ class Manager:
         operation: Operation,
         address: PciAddress | None,
         given: Mapping[str, Variant],
-        allowed: frozenset[str] | None,
+        allowed: frozenset[str],
     ) -> Options:
         if operation is Operation.RECLAIM:
             return parse_options(given, Options(), allowed=allowed)

@@ -1,0 +1,60 @@
+"""The configuration as frozen values."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field, replace
+from typing import Any
+
+from gpuhandoff.config import values
+from gpuhandoff.model.address import PciAddress
+from gpuhandoff.model.request import Options
+
+
+@dataclass(frozen=True, slots=True)
+class HostSettings:
+    """The table [host]."""
+
+    gpu_services: tuple[str, ...] = ("nvidia-persistenced.service", "nvidia-powerd.service")
+    """Units that keep a GPU open or set it up, stopped before its driver goes and started after it is back."""
+    consoles: str = "auto"
+    """Text consoles on the GPU: detached when in use (auto), or left to the kernel (leave)."""
+    holder_grace: int = 10
+    """Seconds that processes get to let go of the GPU."""
+    quiet_units: tuple[str, ...] = ()
+    quiet_processes: tuple[str, ...] = ()
+    confine_interrupts: bool = False
+    confine_workqueues: bool = False
+    guest_governor: str = ""
+    inhibit_delay: int = 5
+    """Seconds that delay inhibitors can hold a handoff off."""
+
+
+HOST_PARSERS: dict[str, values.Parser] = {
+    "gpu-services": values.unit_names,
+    "consoles": values.console_policy,
+    "holder-grace": values.seconds,
+    "quiet-units": values.unit_names,
+    "quiet-processes": values.process_names,
+    "confine-interrupts": values.truth,
+    "confine-workqueues": values.truth,
+    "guest-governor": values.governor,
+    "inhibit-delay": values.seconds,
+}
+
+
+@dataclass(frozen=True, slots=True)
+class Configuration:
+    """Everything the files say; options by the names of their fields."""
+
+    host: HostSettings = field(default_factory=HostSettings)
+    defaults: Mapping[str, Any] = field(default_factory=dict)
+    gpus: Mapping[PciAddress, Mapping[str, Any]] = field(default_factory=dict)
+    vms: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
+
+    def options_for(self, gpu: PciAddress | None, vm: str) -> Options:
+        """Return the options of a move before the caller's own: defaults, then the GPU's, then the VM's."""
+        options = replace(Options(), **self.defaults)
+        if gpu is not None:
+            options = replace(options, **self.gpus.get(gpu, {}))
+        return replace(options, **self.vms.get(vm, {}))

@@ -1,0 +1,119 @@
+"""Parsers of single values, shared by the configuration files and the bus: each returns a value or says what it expected."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable
+from typing import Any
+
+from gpuhandoff.model.cpus import parse_cpus
+from gpuhandoff.model.request import HolderPolicy, Hugepages
+
+Parser = Callable[[Any], Any]
+
+LONGEST_JOB = 86400
+"""Seconds."""
+NAME_LENGTH = 128
+MOST_MEMORY = 1 << 50
+"""Bytes; more than any machine has."""
+
+_SIZE = re.compile(r"(\d{1,15})\s*([KMGT]?)(?:iB|B)?", re.IGNORECASE)
+_UNIT_NAME = re.compile(r"[A-Za-z0-9:_.\\@-]{1,240}\.(?:service|scope|slice|socket)")
+_PROCESS_NAME_LENGTH = 64
+_SHIFT = {"": 0, "K": 10, "M": 20, "G": 30, "T": 40}
+
+
+class ExpectedError(ValueError):
+    """A value has the wrong form; the text says what is expected, as in "true or false"."""
+
+
+def truth(value: Any) -> bool:
+    """A boolean."""
+    if not isinstance(value, bool):
+        raise ExpectedError("true or false")
+    return value
+
+
+def seconds(value: Any) -> int:
+    """Whole seconds, at most a day."""
+    if isinstance(value, bool) or not isinstance(value, int) or not 0 <= value <= LONGEST_JOB:
+        raise ExpectedError(f"a number of seconds from 0 to {LONGEST_JOB}")
+    return value
+
+
+def vm_name(value: Any) -> str:
+    """The name of a virtual machine."""
+    if not isinstance(value, str) or len(value) > NAME_LENGTH or not (value.isprintable() or not value):
+        raise ExpectedError(f"a name of at most {NAME_LENGTH} printable characters")
+    return value
+
+
+def holder_policy(value: Any) -> HolderPolicy:
+    """What to do with holders."""
+    return _choice(HolderPolicy, value)
+
+
+def hugepages(value: Any) -> Hugepages:
+    """How memory is backed."""
+    return _choice(Hugepages, value)
+
+
+def cpus(value: Any) -> frozenset[int]:
+    """CPUs in list format."""
+    if isinstance(value, str):
+        try:
+            return parse_cpus(value[:4096])
+        except ValueError as error:
+            raise ExpectedError(f"a list of CPUs such as 0-3,8 ({error})") from error
+    raise ExpectedError("a list of CPUs such as 0-3,8")
+
+
+def memory(value: Any) -> int:
+    """Bytes, as a number or as "16 GiB"."""
+    if isinstance(value, str) and (found := _SIZE.fullmatch(value.strip())) is not None:
+        value = int(found[1]) << _SHIFT[found[2].upper()]
+    if isinstance(value, bool) or not isinstance(value, int) or not 0 <= value <= MOST_MEMORY:
+        raise ExpectedError('a size such as "16 GiB", or a number of bytes')
+    return value
+
+
+def unit_names(value: Any) -> tuple[str, ...]:
+    """Names of systemd units."""
+    expected = 'a list of unit names such as ["ollama.service"]'
+    if not isinstance(value, list | tuple):
+        raise ExpectedError(expected)
+    for name in value:
+        if not isinstance(name, str) or _UNIT_NAME.fullmatch(name) is None:
+            raise ExpectedError(expected)
+    return tuple(value)
+
+
+def process_names(value: Any) -> tuple[str, ...]:
+    """Names of processes, as the kernel knows them."""
+    expected = 'a list of process names such as ["baloo_file"]'
+    if not isinstance(value, list | tuple):
+        raise ExpectedError(expected)
+    for name in value:
+        if not isinstance(name, str) or not 0 < len(name) <= _PROCESS_NAME_LENGTH or not name.isprintable():
+            raise ExpectedError(expected)
+    return tuple(value)
+
+
+def console_policy(value: Any) -> str:
+    """Whether text consoles are detached."""
+    if value not in {"auto", "leave"}:
+        raise ExpectedError("auto or leave")
+    return str(value)
+
+
+def governor(value: Any) -> str:
+    """A cpufreq governor, or empty."""
+    if not isinstance(value, str) or re.fullmatch(r"[a-z]{0,16}", value) is None:
+        raise ExpectedError('a CPU frequency governor such as "performance", or ""')
+    return value
+
+
+def _choice(kind: Any, value: Any) -> Any:
+    if not isinstance(value, str) or value not in set(kind):
+        raise ExpectedError(" or ".join(kind))
+    return kind(value)

@@ -1,0 +1,1 @@
+"""The command gpuhandoff: a client of the bus API and nothing else."""

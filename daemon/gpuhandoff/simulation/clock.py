@@ -1,0 +1,71 @@
+"""An event loop whose clock jumps over idle time, so that a deadline of a minute passes in microseconds."""
+
+from __future__ import annotations
+
+import asyncio
+import selectors
+from collections.abc import Callable, Coroutine
+from concurrent.futures import Executor
+from typing import Any, TypeVar
+
+Result = TypeVar("Result")
+
+
+class VirtualTimeLoop(asyncio.SelectorEventLoop):
+    """Runs as fast as it can. Time passes only while everybody waits, and then at once.
+
+    Real descriptors are looked at before the clock jumps; while a thread of an executor works, real time is waited for.
+    """
+
+    def __init__(self) -> None:
+        self._now = 0.0
+        self._threads = 0
+        super().__init__(_JumpingSelector(self))
+
+    def time(self) -> float:
+        """Return virtual seconds since the loop was made."""
+        return self._now
+
+    def jump(self, seconds: float) -> None:
+        """Let virtual time pass."""
+        self._now += seconds
+
+    @property
+    def waits_for_thread(self) -> bool:
+        """Whether something that takes real time is under way."""
+        return self._threads > 0
+
+    def run_in_executor(  # type: ignore[override]
+        self, executor: Executor | None, func: Callable[..., Result], *args: Any
+    ) -> asyncio.Future[Result]:
+        """Run in a thread and hold the clock meanwhile."""
+        future = super().run_in_executor(executor, func, *args)
+        self._threads += 1
+        future.add_done_callback(self._thread_done)
+        return future
+
+    def _thread_done(self, _future: object) -> None:
+        self._threads -= 1
+
+
+class _JumpingSelector(selectors.DefaultSelector):
+    def __init__(self, loop: VirtualTimeLoop) -> None:
+        super().__init__()
+        self._loop = loop
+
+    def select(self, timeout: float | None = None) -> list[tuple[selectors.SelectorKey, int]]:
+        events = super().select(0)
+        if events or timeout == 0:
+            return events
+        if self._loop.waits_for_thread:
+            return super().select(0.05 if timeout is None else min(timeout, 0.05))
+        if timeout is None:
+            raise RuntimeError("everybody waits for something that will never happen")
+        self._loop.jump(max(timeout, 0))
+        return events
+
+
+def run(main: Coroutine[Any, Any, Result]) -> Result:
+    """Run a coroutine in virtual time."""
+    with asyncio.Runner(loop_factory=VirtualTimeLoop) as runner:
+        return runner.run(main)

@@ -1,0 +1,91 @@
+"""The sysfs directory of a PCI function: identity, override, power, IOMMU group."""
+
+from __future__ import annotations
+
+import errno
+from typing import TYPE_CHECKING
+
+from gpuhandoff.simulation.pci import DEVICES, PciDevice
+from gpuhandoff.simulation.tree import Link, failure
+
+if TYPE_CHECKING:
+    from gpuhandoff.simulation.machine import SimulatedMachine
+
+GROUPS = "/sys/kernel/iommu_groups"
+
+
+def add_function(machine: SimulatedMachine, device: PciDevice) -> None:
+    """Plug in a function that no driver has seen yet."""
+    tree, path = machine.tree, device.path
+    machine.pci.devices[str(device.address)] = device
+    machine.pci.devices = dict(sorted(machine.pci.devices.items()))
+    for name, value in (("vendor", device.vendor), ("device", device.device)):
+        tree.text(f"{path}/{name}", f"0x{value:04x}\n")
+    tree.text(f"{path}/class", f"0x{device.pci_class:06x}\n")
+    tree.text(f"{path}/subsystem_vendor", f"0x{device.subsystem[0]:04x}\n")
+    tree.text(f"{path}/subsystem_device", f"0x{device.subsystem[1]:04x}\n")
+    tree.text(f"{path}/config", "\ufffd" * 64)
+    tree.text(f"{path}/enable", lambda: f"{int(device.driver is not None)}\n")
+    if device.is_vga:
+        tree.text(f"{path}/boot_vga", f"{int(device.boot_vga)}\n")
+    if device.reset_method:
+        tree.text(f"{path}/reset_method", f"{device.reset_method}\n")
+    _add_override(machine, device)
+    _add_power(machine, device)
+    tree.link(f"{DEVICES}/{device.address}", path)
+    if machine.iommu:
+        tree.link(f"{path}/iommu_group", f"{GROUPS}/{device.group}")
+        tree.add(f"{GROUPS}/{device.group}/devices/{device.address}", Link(path))
+        tree.text(f"{GROUPS}/{device.group}/type", "DMA-FQ\n")
+    machine.uevents.emit("add", path, "pci")
+
+
+def _add_override(machine: SimulatedMachine, device: PciDevice) -> None:
+    path = f"{device.path}/driver_override"
+
+    async def write(text: str) -> None:
+        if len(text) >= 4095:
+            raise failure(errno.EINVAL, path)
+        if machine.override_takes_lock:
+            await machine.waits.until(lambda: not device.lock.locked(), "driver_override_store")
+        device.override = text.split("\n")[0].split("\0")[0]
+
+    machine.tree.text(path, lambda: f"{device.override or '(null)'}\n", write)
+
+
+def _add_power(machine: SimulatedMachine, device: PciDevice) -> None:
+    tree, path = machine.tree, device.path
+
+    def write_control(text: str) -> None:
+        wanted = text.strip()
+        if wanted not in {"on", "auto"}:
+            raise failure(errno.EINVAL, f"{path}/power/control")
+        device.control = wanted
+
+    def write_d3cold(text: str) -> None:
+        if text.strip() not in {"0", "1"}:
+            raise failure(errno.EINVAL, f"{path}/d3cold_allowed")
+        device.d3cold_allowed = text.strip() == "1"
+
+    tree.text(f"{path}/power/control", lambda: f"{device.control}\n", write_control)
+    tree.text(f"{path}/power/runtime_status", lambda: f"{'suspended' if suspended(machine, device) else 'active'}\n")
+    tree.text(f"{path}/d3cold_allowed", lambda: f"{int(device.d3cold_allowed)}\n", write_d3cold)
+    tree.text(f"{path}/power_state", lambda: f"{_power_state(machine, device)}\n")
+
+
+def suspended(machine: SimulatedMachine, device: PciDevice) -> bool:
+    """Tell whether a function sleeps: allowed to, and nobody has it open (kernel.md 4.2)."""
+    if device.control != "auto" or device.driver is None or not device.driver.idles:
+        return False
+    if device.driver.shares_group:
+        return not machine.vfio.is_open(device.group)
+    return not machine.processes.opened(device.path)
+
+
+def _power_state(machine: SimulatedMachine, device: PciDevice) -> str:
+    if device.driver is None and not machine.newer_than(7, 0):
+        return "unknown"
+    if not suspended(machine, device):
+        return "D0"
+    above = device.parent is None or device.parent.d3cold_allowed
+    return "D3cold" if device.d3cold_allowed and above else "D3hot"

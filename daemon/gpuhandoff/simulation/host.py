@@ -1,0 +1,14 @@
+"""A Host whose doors lead into a simulated machine."""
+
+from __future__ import annotations
+
+from gpuhandoff.host import Host
+from gpuhandoff.host.logins import Logins
+from gpuhandoff.host.units import Units
+from gpuhandoff.messages import Bus
+from gpuhandoff.simulation.machine import SimulatedMachine
+
+
+def simulated_host(machine: SimulatedMachine, bus: Bus) -> Host:
+    """Return the machine's Host; `bus` is the daemon's connection to where the stand-ins answer."""
+    return Host(machine.kernel, machine.processes, machine.uevents, Units(bus), Logins(bus))

@@ -1,0 +1,135 @@
+"""Kernel modules: what is available, what is loaded, who pins it (kernel.md 1.4)."""
+
+from __future__ import annotations
+
+import errno
+from collections.abc import Awaitable, Callable
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from gpuhandoff.simulation.tree import failure
+
+if TYPE_CHECKING:
+    from gpuhandoff.simulation.drivers import Driver
+    from gpuhandoff.simulation.machine import SimulatedMachine
+
+LOAD_SECONDS = 0.05
+Hook = Callable[["SimulatedMachine"], Awaitable[None]]
+
+
+@dataclass(frozen=True, slots=True)
+class Module:
+    """A module of the running kernel: its file below /lib/modules/RELEASE, what it needs, the PCI driver it brings."""
+
+    name: str
+    file: str
+    needs: tuple[str, ...] = ()
+    driver: Callable[[SimulatedMachine], Driver] | None = None
+    builtin: bool = False
+    loaded: Hook | None = None
+    """Called once it is in."""
+    leaves: Hook | None = None
+    """Called before it goes."""
+    parameters: tuple[tuple[str, str], ...] = ()
+    version: str = ""
+
+
+class Modules:
+    """The module list of the machine."""
+
+    def __init__(self, machine: SimulatedMachine, available: dict[str, Module]) -> None:
+        self._machine = machine
+        self.available = available
+        self.loaded: dict[str, Driver | None] = {}
+        """Module and the PCI driver it brought, oldest first."""
+        tree, base = machine.tree, f"/lib/modules/{machine.kernel_release}"
+        tree.text("/proc/modules", self._list)
+        tree.text(f"{base}/modules.dep", self._dependencies)
+        tree.text(f"{base}/modules.builtin", "".join(f"{one.file}\n" for one in available.values() if one.builtin))
+        for one in available.values():
+            if not one.builtin:
+                tree.text(f"{base}/{one.file}", "\x7fELF")
+
+    def references(self, name: str) -> int:
+        """The reference count: users in user space, modules that need it, bindings that pin it."""
+        machine = self._machine
+        return len(self._users(name)) + machine.processes.references(name) + machine.sound.pins(name)
+
+    async def load(self, name: str) -> None:
+        """Do what modprobe does: load what it needs, then the module; built in or loaded already is success."""
+        name = name.replace("-", "_")
+        module = self.available.get(name)
+        if module is None:
+            raise failure(errno.ENOENT, f"/lib/modules/{self._machine.kernel_release}/{name}.ko")
+        if module.builtin or name in self.loaded:
+            return
+        for needed in module.needs:
+            await self.load(needed)
+        await self._machine.waits.takes(LOAD_SECONDS)
+        driver = module.driver(self._machine) if module.driver else None
+        self.loaded[name] = driver
+        self._show(module)
+        self._machine.uevents.emit("add", f"/sys/module/{name}", "module")
+        if driver is not None:
+            await self._machine.pci.register(driver)
+        if module.loaded is not None:
+            await module.loaded(self._machine)
+
+    async def remove(self, name: str) -> None:
+        """Do what delete_module does: EAGAIN at once while it is used, no timeout once its exit function runs."""
+        if name not in self.loaded:
+            raise failure(errno.ENOENT, f"/sys/module/{name}")
+        if self.references(name):
+            raise failure(errno.EAGAIN, f"/sys/module/{name}")
+        module, driver = self.available[name], self.loaded[name]
+        await self._machine.waits.takes(LOAD_SECONDS)
+        if module.leaves is not None:
+            await module.leaves(self._machine)
+        if driver is not None:
+            await self._machine.pci.unregister(driver)
+        del self.loaded[name]
+        self._machine.tree.remove(f"/sys/module/{name}")
+        for needed in module.needs:
+            self._machine.tree.remove(f"/sys/module/{needed}/holders/{name}")
+        self._machine.uevents.emit("remove", f"/sys/module/{name}", "module")
+        self._machine.waits.wake()
+
+    def _users(self, name: str) -> list[str]:
+        return [other for other in reversed(self.loaded) if name in self.available[other].needs]
+
+    def _show(self, module: Module) -> None:
+        tree, base = self._machine.tree, f"/sys/module/{module.name}"
+        tree.text(f"{base}/refcnt", lambda: f"{self.references(module.name)}\n")
+        tree.text(f"{base}/initstate", "live\n")
+        tree.directory(f"{base}/holders")
+        if module.version:
+            tree.text(f"{base}/version", f"{module.version}\n")
+        for parameter, value in module.parameters:
+            tree.text(f"{base}/parameters/{parameter}", f"{value}\n")
+        for needed in module.needs:
+            if needed in self.loaded:
+                tree.link(f"/sys/module/{needed}/holders/{module.name}", base)
+
+    def _list(self) -> str:
+        """/proc/modules: the newest first."""
+        lines = []
+        for name in reversed(self.loaded):
+            users = "".join(f"{user}," for user in self._users(name)) or "-"
+            lines.append(f"{name} 65536 {self.references(name)} {users} Live 0x0000000000000000\n")
+        return "".join(lines)
+
+    def _dependencies(self) -> str:
+        """modules.dep: file, then the files of everything it needs, deepest last."""
+        lines = []
+        for module in self.available.values():
+            if not module.builtin:
+                needed = " ".join(self.available[name].file for name in self._closure(module))
+                lines.append(f"{module.file}: {needed}".rstrip() + "\n")
+        return "".join(lines)
+
+    def _closure(self, module: Module) -> list[str]:
+        found: list[str] = []
+        for name in module.needs:
+            if not self.available[name].builtin:
+                found += [one for one in (name, *self._closure(self.available[name])) if one not in found]
+        return found

@@ -1,0 +1,119 @@
+"""Step 10: the host keeps to its housekeeping CPUs, so that the guest's stay quiet."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Collection
+from typing import Any
+
+from gpuhandoff.errors import RolledBackError, UnsupportedError
+from gpuhandoff.host import Host
+from gpuhandoff.messages import RemoteError, Variant
+from gpuhandoff.model.cpus import format_cpus, parse_cpus
+from gpuhandoff.model.plan import Json
+from gpuhandoff.steps import processors
+
+VERIFY = 5.0
+"""Seconds for EffectiveCPUs to follow: systemd applies cgroup settings from its own queue, without a signal."""
+
+
+class ConfineHost:
+    """AllowedCPUs at run time on every slice but the guests', journaled as explicit values."""
+
+    name = "confine-host"
+    needs_gpu = False
+    volatile = False
+
+    async def capture(self, host: Host, arguments: Json) -> Json:
+        """Remember AllowedCPUs and EffectiveCPUs of each unit, and what else was asked to be moved."""
+        units: dict[str, Any] = {}
+        for name in arguments["units"]:
+            try:
+                units[name] = {kind: format_cpus(await _cpus(host, name, kind)) for kind in ("AllowedCPUs", "EffectiveCPUs")}
+            except RemoteError as error:
+                raise UnsupportedError(f"systemd does not tell which CPUs {name} may use: {error.message}.") from error
+        governors = {}
+        if arguments["governor"]:
+            for cpu in sorted(parse_cpus(arguments["guest_cpus"])):
+                governor = processors.read_attribute(host, processors.governor_path(cpu))
+                if governor is not None:
+                    governors[str(cpu)] = governor
+        return {
+            "units": units,
+            "interrupts": processors.capture_interrupts(host) if arguments["interrupts"] else {},
+            "workqueues": processors.read_attribute(host, processors.WORKQUEUES) if arguments["workqueues"] else None,
+            "governors": governors,
+        }
+
+    async def apply(self, host: Host, arguments: Json, saved: Json) -> None:
+        """Confine every unit and verify it; then interrupts, workqueues, governors."""
+        wanted = parse_cpus(arguments["cpus"])
+        for name in arguments["units"]:
+            await _allow(host, name, wanted)
+        for name in arguments["units"]:
+            await _verify(host, name, wanted)
+        await processors.move_interrupts(host, saved["interrupts"], arguments["cpus"])
+        if saved["workqueues"] is not None:
+            await host.kernel.write(processors.WORKQUEUES, processors.mask(wanted))
+        for cpu in saved["governors"]:
+            await processors.write_if_other(host, processors.governor_path(int(cpu)), arguments["governor"])
+
+    async def undo(self, host: Host, arguments: Json, saved: Json) -> None:
+        """Set everything back.
+
+        Resetting AllowedCPUs does not widen the live cpuset (systemd#43846): the CPUs that were in effect are written
+        first, and then what was set.
+        """
+        for name, was in saved["units"].items():
+            effective, allowed = parse_cpus(was["EffectiveCPUs"]), parse_cpus(was["AllowedCPUs"])
+            if await _cpus(host, name, "EffectiveCPUs") != effective:
+                await _allow(host, name, effective)
+                await _verify(host, name, effective)
+            if await _cpus(host, name, "AllowedCPUs") != allowed:
+                await _allow(host, name, allowed)
+        await processors.restore_interrupts(host, saved["interrupts"])
+        if saved["workqueues"] is not None:
+            await processors.write_if_other(host, processors.WORKQUEUES, saved["workqueues"])
+        for cpu, governor in saved["governors"].items():
+            await processors.write_if_other(host, processors.governor_path(int(cpu)), governor)
+
+    async def holds(self, host: Host, arguments: Json, saved: Json) -> bool:
+        """Tell whether every unit is confined."""
+        wanted = parse_cpus(arguments["cpus"])
+        for name in arguments["units"]:
+            if await _cpus(host, name, "EffectiveCPUs") != wanted:
+                return False
+        return True
+
+
+def _interface(unit: str) -> str:
+    kind = unit.rpartition(".")[2].capitalize()
+    return f"org.freedesktop.systemd1.{kind}"
+
+
+async def _cpus(host: Host, unit: str, kind: str) -> frozenset[int]:
+    """Return AllowedCPUs or EffectiveCPUs: bytes, lowest CPU in the lowest bit of the first."""
+    data = bytes(await host.units.get(unit, _interface(unit), kind))
+    return frozenset(place * 8 + bit for place, byte in enumerate(data) for bit in range(8) if byte >> bit & 1)
+
+
+async def _allow(host: Host, unit: str, cpus: Collection[int]) -> None:
+    data = bytearray(max(cpus, default=-1) // 8 + 1)
+    for cpu in cpus:
+        data[cpu // 8] |= 1 << cpu % 8
+    await host.units.set_runtime(unit, {"AllowedCPUs": Variant("ay", bytes(data))})
+
+
+async def _verify(host: Host, unit: str, wanted: frozenset[int]) -> None:
+    pause = 0.01
+    try:
+        async with asyncio.timeout(VERIFY):
+            while await _cpus(host, unit, "EffectiveCPUs") != wanted:
+                await asyncio.sleep(pause)
+                pause = min(pause * 2, 0.25)
+    except TimeoutError:
+        found = format_cpus(await _cpus(host, unit, "EffectiveCPUs"))
+        raise RolledBackError(
+            f"{unit} was told to use the CPUs {format_cpus(wanted)} and uses {found or 'none of its own'}. "
+            "Is the cpuset controller available?"
+        ) from None

@@ -1,0 +1,50 @@
+"""Step 1: the machine does not sleep while the GPU is away. A suspend in the middle of a bind is the worst case."""
+
+from __future__ import annotations
+
+import logging
+import os
+
+from gpuhandoff.host import Host
+from gpuhandoff.messages import RemoteError
+from gpuhandoff.model.plan import Json
+
+WHAT = "sleep:handle-lid-switch"
+"""Not `shutdown`: a person who shuts the machine down must be able to, and a reboot undoes everything."""
+
+log = logging.getLogger(__name__)
+
+
+class InhibitSleep:
+    """Holds a logind block inhibitor: a descriptor, so it ends with the daemon and is taken again by the next one."""
+
+    name = "inhibit-sleep"
+    needs_gpu = False
+    volatile = True
+
+    def __init__(self) -> None:
+        self._held: dict[str, int] = {}
+
+    async def capture(self, host: Host, arguments: Json) -> Json:
+        """Nothing is lost."""
+        return {}
+
+    async def apply(self, host: Host, arguments: Json, saved: Json) -> None:
+        """Take the inhibitor. Without a logind nobody puts the machine to sleep either."""
+        gpu = str(arguments["gpu"])
+        if gpu in self._held:
+            return
+        try:
+            self._held[gpu] = await host.logins.inhibit(WHAT, "gpuhandoff", str(arguments["why"]), "block")
+        except RemoteError as error:
+            log.warning("sleep cannot be inhibited, logind does not answer: %s", error.message)
+
+    async def undo(self, host: Host, arguments: Json, saved: Json) -> None:
+        """Let go of it."""
+        descriptor = self._held.pop(str(arguments["gpu"]), None)
+        if descriptor is not None:
+            os.close(descriptor)
+
+    async def holds(self, host: Host, arguments: Json, saved: Json) -> bool:
+        """Tell whether this daemon holds it."""
+        return str(arguments["gpu"]) in self._held

@@ -1,0 +1,35 @@
+"""Memory numbers and switches of the kernel."""
+
+from __future__ import annotations
+
+import re
+
+from gpuhandoff.host import Host
+
+MEMINFO = "/proc/meminfo"
+COMPACT = "/proc/sys/vm/compact_memory"
+DROP_CACHES = "/proc/sys/vm/drop_caches"
+THP = "/sys/kernel/mm/transparent_hugepage"
+HUGEPAGES = "/sys/kernel/mm/hugepages"
+
+
+def available(host: Host) -> int:
+    """Return MemAvailable in bytes."""
+    found = re.search(r"^MemAvailable:\s+(\d+) kB", host.kernel.read(MEMINFO), re.MULTILINE)
+    return int(found[1]) << 10 if found else 0
+
+
+def selected(text: str) -> str:
+    """Return the chosen word of `always [madvise] never`."""
+    found = re.search(r"\[(\S+)\]", text)
+    return found[1] if found else text.strip()
+
+
+def pool(size_kib: int) -> str:
+    """Return the directory of a size of static huge pages."""
+    return f"{HUGEPAGES}/hugepages-{size_kib}kB"
+
+
+def pages(host: Host, size_kib: int) -> int:
+    """Return how many static huge pages of this size there are."""
+    return int(host.kernel.read(f"{pool(size_kib)}/nr_hugepages"))

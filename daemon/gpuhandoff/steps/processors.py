@@ -1,0 +1,74 @@
+"""CPU settings outside cgroups: interrupts, unbound workqueues, frequency governors. Each is captured, set, restored."""
+
+from __future__ import annotations
+
+import contextlib
+import errno
+from collections.abc import Collection, Mapping
+
+from gpuhandoff.host import Host
+
+INTERRUPTS = "/proc/irq"
+WORKQUEUES = "/sys/devices/virtual/workqueue/cpumask"
+_IMMOVABLE = {errno.EIO, errno.EPERM, errno.EINVAL, errno.ENOSPC}
+"""The kernel manages some interrupts itself, those of NVMe queues before all (kernel.md 6)."""
+
+
+def governor_path(cpu: int) -> str:
+    """Return where a CPU's governor is set."""
+    return f"/sys/devices/system/cpu/cpu{cpu}/cpufreq/scaling_governor"
+
+
+def capture_interrupts(host: Host) -> dict[str, str]:
+    """Return the affinity of every interrupt."""
+    affinities = {}
+    for number in host.kernel.entries(INTERRUPTS):
+        with contextlib.suppress(OSError):
+            affinities[number] = host.kernel.read(f"{INTERRUPTS}/{number}/smp_affinity_list").strip()
+    return affinities
+
+
+async def move_interrupts(host: Host, numbers: Collection[str], cpus: str) -> None:
+    """Move what can be moved to these CPUs."""
+    for number in numbers:
+        await _write_affinity(host, number, cpus)
+
+
+async def restore_interrupts(host: Host, affinities: Mapping[str, str]) -> None:
+    """Set affinities back; interrupts that are gone, or never moved, are left."""
+    for number, was in affinities.items():
+        with contextlib.suppress(OSError):
+            if host.kernel.read(f"{INTERRUPTS}/{number}/smp_affinity_list").strip() != was:
+                await _write_affinity(host, number, was)
+
+
+def read_attribute(host: Host, path: str) -> str | None:
+    """Return an attribute, or None when this kernel has none."""
+    try:
+        return host.kernel.read(path).strip()
+    except OSError:
+        return None
+
+
+async def write_if_other(host: Host, path: str, value: str) -> None:
+    """Write an attribute unless it says so already."""
+    if read_attribute(host, path) not in {None, value}:
+        await host.kernel.write(path, value)
+
+
+def mask(cpus: Collection[int]) -> str:
+    """Return a CPU set in the kernel's mask format, groups of eight hexadecimal digits."""
+    number = sum(1 << cpu for cpu in cpus)
+    groups = []
+    while number or not groups:
+        groups.append(f"{number & 0xFFFFFFFF:08x}")
+        number >>= 32
+    return ",".join(reversed(groups))
+
+
+async def _write_affinity(host: Host, number: str, cpus: str) -> None:
+    try:
+        await host.kernel.write(f"{INTERRUPTS}/{number}/smp_affinity_list", cpus)
+    except OSError as error:
+        if error.errno not in _IMMOVABLE:
+            raise

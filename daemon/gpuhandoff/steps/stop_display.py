@@ -1,0 +1,81 @@
+"""Step 2: the desktop on the GPU ends: display manager, sessions, and compositors that outlive both."""
+
+from __future__ import annotations
+
+import logging
+
+from gpuhandoff.errors import InUseError
+from gpuhandoff.host import Host
+from gpuhandoff.model.plan import Json
+from gpuhandoff.steps.holders import end, is_seat_service, name_open, wait_free
+
+STOP_TIMEOUT = 60.0
+"""Seconds; the units' own TimeoutStopSec (30 to 90 s) kill what does not end."""
+SESSION_TIMEOUT = 15.0
+LEFTOVER_GRACE = 4.0
+START_TIMEOUT = 60.0
+
+log = logging.getLogger(__name__)
+
+
+class StopDisplay:
+    """StopUnit rather than kill: every display manager has Restart=always (kernel.md 11)."""
+
+    name = "stop-display"
+    needs_gpu = True
+    volatile = False
+
+    async def capture(self, host: Host, arguments: Json) -> Json:
+        """Remember whether the display manager ran, and as whom the sessions run."""
+        name = str(arguments["display_manager"])
+        unit = await host.units.unit(name) if name else None
+        sessions = set(arguments["sessions"])
+        uids = sorted({session.uid for session in await host.logins.sessions() if session.id in sessions})
+        return {"active": unit is not None and unit.is_active, "uids": uids}
+
+    async def apply(self, host: Host, arguments: Json, saved: Json) -> None:
+        """Stop the display manager, end the sessions, end what of them still has the GPU open."""
+        if saved["active"]:
+            await host.units.stop(str(arguments["display_manager"]), timeout=STOP_TIMEOUT)
+        await self._end_sessions(host, arguments)
+        nodes = list(arguments["nodes"])
+        holding = await wait_free(host, nodes, timeout=LEFTOVER_GRACE)
+        uids = set(saved["uids"])
+        # Compositors of Plasma and GNOME run in user@UID.service, which outlives the session (kernel.md fact 12).
+        leftovers = [one.process for one in holding if one.process.uid in uids and not is_seat_service(one.process)]
+        if leftovers:
+            log.info("ending what the session left behind: %s", name_open(holding))
+            await end(host, leftovers)
+            holding = await wait_free(host, nodes, timeout=LEFTOVER_GRACE)
+        stubborn = [one for one in holding if one.process.uid in uids or is_seat_service(one.process)]
+        if stubborn:
+            raise InUseError(f"The desktop has ended, but {name_open(stubborn)}.")
+
+    async def undo(self, host: Host, arguments: Json, saved: Json) -> None:
+        """Start the display manager once, if it ran; its start limit may be used up (peers' pain 14 and 34)."""
+        name = str(arguments["display_manager"])
+        if not saved["active"]:
+            return
+        unit = await host.units.unit(name)
+        if unit is not None and unit.active_state == "active":
+            return
+        await host.units.reset_failed(name)
+        await host.units.start(name, timeout=START_TIMEOUT)
+
+    async def holds(self, host: Host, arguments: Json, saved: Json) -> bool:
+        """Tell whether the display manager is stopped."""
+        name = str(arguments["display_manager"])
+        unit = await host.units.unit(name) if name else None
+        return unit is None or not unit.is_active
+
+    async def _end_sessions(self, host: Host, arguments: Json) -> None:
+        """Those that the display manager's end has not ended: it abandons session scopes (KillUserProcesses=no)."""
+        wanted = set(arguments["sessions"])
+        left = [session for session in await host.logins.sessions() if session.id in wanted]
+        for session in left:
+            if session.state != "closing":
+                await host.logins.terminate(session.id)
+        closing = [session.id for session in left]
+        if closing and not await host.logins.wait_removed(closing, timeout=SESSION_TIMEOUT):
+            # A session may stay in `closing` for ever (systemd#20397): what counts is who has the GPU open.
+            log.warning("sessions %s do not close", ", ".join(closing))

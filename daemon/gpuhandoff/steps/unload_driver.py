@@ -1,0 +1,104 @@
+"""Step 8: the native drivers go, siblings first, then the display driver with its modules.
+
+Siblings are consumers of the display function, and the HDA function pins i915 (kernel.md 1.3). Modules are removed
+rather than unbound where only this GPU needs them: that fails at once and costs nothing while somebody uses them,
+where an unbind may never return (kernel.md 1.4).
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import errno
+
+from gpuhandoff.errors import InUseError
+from gpuhandoff.host import Host
+from gpuhandoff.model.plan import Json
+from gpuhandoff.model.world import VFIO_DRIVER
+from gpuhandoff.steps.pci_function import driver_of, probe, unbind, write_override
+
+PATIENCE = 3.0
+"""Seconds for the last user of a module to let go: references drop shortly after descriptors do."""
+LOAD_DEADLINE = 60.0
+"""Seconds; nvidia's start-up alone takes 3.3 s (peers.md 4)."""
+
+
+class UnloadDriver:
+    """Takes the card's functions from the host's drivers, and gives them back, the display function first."""
+
+    name = "unload-driver"
+    needs_gpu = True
+    volatile = False
+
+    async def capture(self, host: Host, arguments: Json) -> Json:
+        """Remember each function's driver and which of the modules are loaded."""
+        drivers = {address: driver_of(host, address) or "" for address in arguments["functions"]}
+        modules = [name for name in arguments["modules"] if _loaded(host, name)]
+        return {"drivers": drivers, "modules": modules}
+
+    async def apply(self, host: Host, arguments: Json, saved: Json) -> None:
+        """Unbind the siblings, remove the modules; without modules unbind the display function."""
+        display = str(arguments["display"])
+        for address in sorted(arguments["functions"], reverse=True):
+            if address != display and driver_of(host, address) != VFIO_DRIVER:
+                await unbind(host, address)
+        for name in saved["modules"]:
+            await _remove(host, name)
+        if not saved["modules"] and driver_of(host, display) != VFIO_DRIVER:
+            await unbind(host, display)
+
+    async def undo(self, host: Host, arguments: Json, saved: Json) -> None:
+        """Load the modules and bind every function to the driver it had, aiming the override at it meanwhile.
+
+        claim-functions then sets the override back as it was.
+        """
+        display = str(arguments["display"])
+        drivers = {address: driver for address, driver in saved["drivers"].items() if driver}
+        for address, driver in drivers.items():
+            if driver_of(host, address) != driver:
+                await write_override(host, address, driver)
+        for name in reversed(saved["modules"]):
+            if not _loaded(host, name):
+                await host.kernel.load_module(name, deadline=LOAD_DEADLINE)
+        for address in sorted(drivers, key=lambda one: (one != display, one)):
+            await probe(host, address, drivers[address])
+
+    async def holds(self, host: Host, arguments: Json, saved: Json) -> bool:
+        """Tell whether every function has left its native driver."""
+        return all(driver_of(host, address) != driver for address, driver in saved["drivers"].items() if driver)
+
+
+def _loaded(host: Host, name: str) -> bool:
+    """A built-in module has a directory too, but nothing counts its users: it is never removed."""
+    return host.kernel.exists(f"/sys/module/{name}/refcnt")
+
+
+async def _remove(host: Host, name: str) -> None:
+    deadline = asyncio.get_running_loop().time() + PATIENCE
+    pause = 0.02
+    while True:
+        try:
+            await host.kernel.remove_module(name)
+        except OSError as error:
+            if error.errno == errno.ENOENT:
+                return
+            if error.errno not in {errno.EAGAIN, errno.EBUSY}:
+                raise
+            if asyncio.get_running_loop().time() >= deadline:
+                raise InUseError(_in_use(host, name)) from error
+        else:
+            return
+        await asyncio.sleep(pause)
+        pause = min(pause * 2, 0.5)
+
+
+def _in_use(host: Host, name: str) -> str:
+    count = "?"
+    with contextlib.suppress(OSError):
+        count = host.kernel.read(f"/sys/module/{name}/refcnt").strip()
+    holders = ", ".join(host.kernel.entries(f"/sys/module/{name}/holders"))
+    return (
+        f"The module {name} cannot be unloaded: it is in use (reference count {count}"
+        + (f", needed by {holders}" if holders else "")
+        + "). Close the programs that use the GPU; `gpuhandoff holders` names those that have it open."
+    )

@@ -1,1 +1,69 @@
-"""Reads the machine into one frozen World."""
+"""Reads the machine into one frozen World: lock-free attributes only, never opening a GPU's node, never waking one."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import replace
+
+from gpuhandoff.host import Host
+from gpuhandoff.model.cpus import parse_cpus
+from gpuhandoff.model.world import Gpu, World
+from gpuhandoff.survey import graphics, memory, modules, nodes, pci
+from gpuhandoff.survey.names import DeviceNames
+
+__all__ = ["survey"]
+
+DISPLAY_MANAGER = "display-manager.service"
+"""The alias that every distribution gives its display manager (kernel.md 11)."""
+
+_NAMES = DeviceNames()
+
+
+async def survey(host: Host, services: Sequence[str] = (), *, with_processes: bool = False) -> World:
+    """Return the machine as it is now. `services`: units to look at; processes are listed only on request."""
+    functions = pci.functions(host)
+    gpus = [await _gpu(host, display, functions) for display in functions if display.is_display]
+    gpus = graphics.with_consoles(host, gpus)
+    gpus = await nodes.with_holders(host, gpus)
+    units = [await host.units.unit(name) for name in services]
+    loaded = modules.loaded(host)
+    return World(
+        boot_id=host.kernel.read("/proc/sys/kernel/random/boot_id").strip(),
+        kernel_release=host.kernel.read("/proc/sys/kernel/osrelease").strip(),
+        gpus=tuple(gpus),
+        modules=loaded,
+        available_modules=modules.available(host, loaded),
+        iommu=bool(host.kernel.entries("/sys/kernel/iommu_groups")),
+        sessions=await host.logins.sessions(),
+        display_manager=await host.units.unit(DISPLAY_MANAGER),
+        services=tuple(unit for unit in units if unit is not None),
+        online_cpus=parse_cpus(host.kernel.read("/sys/devices/system/cpu/online")),
+        memory_total=memory.total(host),
+        memory_available=memory.available(host),
+        hugepages=memory.pools(host),
+        processes=await host.processes.all() if with_processes else (),
+    )
+
+
+async def _gpu(host: Host, display: pci.Function, functions: Sequence[pci.Function]) -> Gpu:
+    """Return a card with everything that moves with it."""
+    card = tuple(one for one in functions if one.address.same_slot(display.address) and not one.is_bridge)
+    others = tuple(
+        one
+        for one in functions
+        if display.iommu_group is not None and one.iommu_group == display.iommu_group and one not in card
+    )
+    name = _NAMES.name(host.kernel, display.vendor, display.device)
+    gpu = Gpu(
+        display.address,
+        name,
+        (display, *(one for one in card if one != display)),
+        group=tuple(one for one in others if not one.is_bridge),
+        upstream_port=pci.upstream_port(host, display.address),
+    )
+    return replace(
+        gpu,
+        cards=graphics.nodes(host, display.address),
+        connected=graphics.connected(host, display.address),
+        framebuffers=graphics.framebuffers(host, display.address),
+    )

@@ -1,0 +1,94 @@
+"""What shows a picture: DRM nodes, connectors, framebuffers, text consoles."""
+
+from __future__ import annotations
+
+import contextlib
+import re
+from collections.abc import Iterator, Sequence
+from dataclasses import replace
+
+from gpuhandoff.host import Host
+from gpuhandoff.model.address import PciAddress
+from gpuhandoff.model.world import Console, Framebuffer, Gpu
+
+GRAPHICS = "/sys/class/graphics"
+CONSOLES = "/sys/class/vtconsole"
+PLATFORM = "/sys/devices/platform"
+_FIRMWARE = re.compile(r"(?:efi|vesa|simple)-framebuffer\.\d+")
+_FRAMEBUFFER = re.compile(r"fb\d+")
+
+
+def nodes(host: Host, address: PciAddress) -> tuple[str, ...]:
+    """Return the DRM nodes, /dev/dri/card0 and /dev/dri/renderD128."""
+    names = {
+        name
+        for directory in _drm(host, address)
+        for name in host.kernel.entries(directory)
+        if re.fullmatch(r"(?:card|renderD)\d+", name)
+    }
+    return tuple(f"/dev/dri/{name}" for name in sorted(names))
+
+
+def connected(host: Host, address: PciAddress) -> tuple[str, ...]:
+    """Return the connectors with a screen. The status is the one that the driver saw last: reading it wakes nothing."""
+    found = []
+    for directory in _drm(host, address):
+        for card in host.kernel.entries(directory):
+            for name in host.kernel.entries(f"{directory}/{card}") if card.startswith("card") else ():
+                with contextlib.suppress(OSError):
+                    if name.startswith(f"{card}-") and host.kernel.read(f"{directory}/{card}/{name}/status") == "connected":
+                        found.append(name.removeprefix(f"{card}-"))
+    return tuple(found)
+
+
+def framebuffers(host: Host, address: PciAddress) -> tuple[Framebuffer, ...]:
+    """Return the registered framebuffers of a GPU, and firmware framebuffer devices that are bound to a driver.
+
+    The firmware's device sits below its GPU on kernels from 6.9 on (kernel.md 2); before, nothing says whose it is, and
+    it is taken for the GPU that the firmware booted on.
+    """
+    directory = host.kernel.resolve(address.sysfs)
+    found = []
+    for name in host.kernel.entries(GRAPHICS):
+        if _FRAMEBUFFER.fullmatch(name) and f"{host.kernel.resolve(f'{GRAPHICS}/{name}')}/".startswith(f"{directory}/"):
+            found.append(Framebuffer(name, "", platform=False))
+    parents = [directory]
+    with contextlib.suppress(OSError):
+        if host.kernel.read(f"{directory}/boot_vga").strip() == "1":
+            parents.append(PLATFORM)
+    for parent in parents:
+        for name in host.kernel.entries(parent):
+            if _FIRMWARE.fullmatch(name):
+                driver = host.kernel.link(f"{parent}/{name}/driver")
+                if driver is not None:
+                    found.append(Framebuffer(name, driver, platform=True))
+    return tuple(found)
+
+
+def with_consoles(host: Host, gpus: Sequence[Gpu]) -> list[Gpu]:
+    """Give the text consoles to the GPU that carries them: the one with the first framebuffer.
+
+    Where several GPUs have framebuffers the console moves to another by itself when its own goes: then none is given
+    them, so that nobody detaches the console of a GPU that stays.
+    """
+    carriers = [gpu for gpu in gpus if gpu.framebuffers]
+    if len(carriers) != 1:
+        return list(gpus)
+    found = tuple(_consoles(host))
+    return [replace(gpu, consoles=found) if gpu is carriers[0] else gpu for gpu in gpus]
+
+
+def _consoles(host: Host) -> Iterator[Console]:
+    for name in host.kernel.entries(CONSOLES):
+        with contextlib.suppress(OSError):
+            kind = host.kernel.read(f"{CONSOLES}/{name}/name")
+            if "frame buffer" in kind:
+                yield Console(name, kind.strip(), host.kernel.read(f"{CONSOLES}/{name}/bind").strip() == "1")
+
+
+def _drm(host: Host, address: PciAddress) -> Iterator[str]:
+    """Yield the directories with DRM devices: the function's own, or that of its virtio child."""
+    yield f"{address.sysfs}/drm"
+    for name in host.kernel.entries(address.sysfs):
+        if name.startswith("virtio"):
+            yield f"{address.sysfs}/{name}/drm"

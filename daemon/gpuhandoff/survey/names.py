@@ -1,0 +1,42 @@
+"""What a device is called: pci.ids, read once for the devices that are asked for."""
+
+from __future__ import annotations
+
+from gpuhandoff.host import Kernel
+
+FILES = ("/usr/share/misc/pci.ids", "/usr/share/hwdata/pci.ids")
+_SHORT = {"10de": "NVIDIA", "1002": "AMD", "8086": "Intel", "1234": "QEMU", "1af4": "virtio"}
+
+
+class DeviceNames:
+    """Names by vendor and device id; ids where no file knows better."""
+
+    def __init__(self) -> None:
+        self._known: dict[tuple[int, int], str] = {}
+
+    def name(self, kernel: Kernel, vendor: int, device: int) -> str:
+        """Return `NVIDIA AD104 [GeForce RTX 4070]`, or `NVIDIA 10de:2786`."""
+        key = (vendor, device)
+        if key not in self._known:
+            self._known[key] = _look_up(kernel, f"{vendor:04x}", f"{device:04x}")
+        return self._known[key]
+
+
+def _look_up(kernel: Kernel, vendor: str, device: str) -> str:
+    prefix = _SHORT.get(vendor, "")
+    for path in FILES:
+        try:
+            text = kernel.read(path)
+        except OSError:
+            continue
+        start = 0 if text.startswith(f"{vendor}  ") else text.find(f"\n{vendor}  ") + 1
+        if start == 0 and not text.startswith(f"{vendor}  "):
+            continue
+        lines = iter(text[start:].split("\n"))
+        maker = next(lines).partition("  ")[2]
+        for line in lines:
+            if line and not line.startswith(("\t", "#")):
+                break
+            if line.startswith(f"\t{device}  "):
+                return f"{prefix or maker} {line.partition('  ')[2]}"
+    return f"{prefix} {vendor}:{device}".strip()

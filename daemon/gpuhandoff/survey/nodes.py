@@ -1,0 +1,91 @@
+"""Which device nodes belong to a card, and who has them open."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator, Sequence
+from dataclasses import replace
+
+from gpuhandoff.host import Host, OpenNode
+from gpuhandoff.model.world import Gpu, Holder, Process
+
+_SEAT_SERVICES = frozenset({"systemd-logind", "elogind", "seatd"})
+_SESSION_SCOPE = re.compile(r"/session-([^/]+)\.scope")
+_UNIT = re.compile(r"/([^/]+\.(?:service|scope|socket))(?:/|$)")
+_NVIDIA = re.compile(r"nvidia\d+|nvidiactl|nvidia-modeset|nvidia-uvm|nvidia-uvm-tools")
+
+
+def of_card(host: Host, gpu: Gpu) -> tuple[str, ...]:
+    """Return every node through which a process can have the card open."""
+    return tuple(dict.fromkeys([*gpu.cards, *_framebuffers(gpu), *_sound(host, gpu), *_i2c(host, gpu), *_vendor(host, gpu)]))
+
+
+def group_nodes(host: Host, gpu: Gpu) -> tuple[str, ...]:
+    """Return the nodes through which a VMM has the card."""
+    group = gpu.display.iommu_group
+    found = [] if group is None else [f"/dev/vfio/{group}"]
+    for function in gpu.functions:
+        found += [f"/dev/vfio/devices/{name}" for name in host.kernel.entries(f"{function.address.sysfs}/vfio-dev")]
+    return tuple(found)
+
+
+async def with_holders(host: Host, gpus: Sequence[Gpu]) -> list[Gpu]:
+    """Return the GPUs with their holders and guests, from one look at all processes."""
+    cards = [set(of_card(host, gpu)) for gpu in gpus]
+    groups = [set(group_nodes(host, gpu)) for gpu in gpus]
+    holding = await host.processes.holding(sorted(set().union(*cards, *groups)))
+    return [
+        replace(gpu, holders=tuple(_holders(holding, card)), guest=_guest(holding, group))
+        for gpu, card, group in zip(gpus, cards, groups, strict=True)
+    ]
+
+
+def _holders(holding: Sequence[OpenNode], nodes: set[str]) -> Iterator[Holder]:
+    for one in holding:
+        mine = tuple(node for node in one.nodes if node in nodes)
+        if mine:
+            yield _holder(one.process, mine)
+
+
+def _holder(process: Process, nodes: tuple[str, ...]) -> Holder:
+    session = _SESSION_SCOPE.search(process.cgroup)
+    units = _UNIT.findall(process.cgroup)
+    return Holder(
+        process,
+        nodes,
+        unit=units[-1] if units else "",
+        session=session[1] if session else "",
+        seat_service=process.pid == 1 or process.name in _SEAT_SERVICES,
+    )
+
+
+def _guest(holding: Sequence[OpenNode], nodes: set[str]) -> Process | None:
+    return next((one.process for one in holding if nodes.intersection(one.nodes)), None)
+
+
+def _framebuffers(gpu: Gpu) -> list[str]:
+    return [f"/dev/{one.name}" for one in gpu.framebuffers if not one.platform]
+
+
+def _sound(host: Host, gpu: Gpu) -> Iterator[str]:
+    """The card's own audio function only: an open descriptor there blocks the unbind for ever (kernel.md 1.4)."""
+    for function in gpu.functions:
+        for card in host.kernel.entries(f"{function.address.sysfs}/sound"):
+            for name in host.kernel.entries(f"{function.address.sysfs}/sound/{card}"):
+                if name.startswith(("controlC", "pcmC", "hwC", "midiC")):
+                    yield f"/dev/snd/{name}"
+
+
+def _i2c(host: Host, gpu: Gpu) -> Iterator[str]:
+    """DDC adapters: an open one blocks the unbind as well. They sit below the function or below its connectors."""
+    for function in gpu.functions:
+        for name in host.kernel.entries(function.address.sysfs):
+            if re.fullmatch(r"i2c-\d+", name):
+                yield f"/dev/{name}"
+
+
+def _vendor(host: Host, gpu: Gpu) -> Iterator[str]:
+    if gpu.display.driver == "nvidia":
+        yield from (f"/dev/{name}" for name in host.kernel.entries("/dev") if _NVIDIA.fullmatch(name))
+    elif gpu.display.driver == "amdgpu":
+        yield "/dev/kfd"

@@ -1,0 +1,60 @@
+"""PCI functions from sysfs."""
+
+from __future__ import annotations
+
+import contextlib
+
+from gpuhandoff.host import Host
+from gpuhandoff.model.address import PciAddress
+from gpuhandoff.model.world import Function
+
+DEVICES = "/sys/bus/pci/devices"
+DISPLAY = 0x03
+"""PCI base class."""
+
+
+def functions(host: Host) -> tuple[Function, ...]:
+    """Return every PCI function, ascending. driver_override is left out: reading it may block (kernel.md fact 7)."""
+    found = []
+    for name in host.kernel.entries(DEVICES):
+        with contextlib.suppress(OSError, ValueError):  # gone meanwhile
+            found.append(_function(host, PciAddress.parse(name)))
+    return tuple(sorted(found, key=lambda one: one.address))
+
+
+def upstream_port(host: Host, address: PciAddress) -> PciAddress | None:
+    """Return the bridge or root port right above a function, None on a root bus."""
+    parent = host.kernel.resolve(address.sysfs).rpartition("/")[0].rpartition("/")[2]
+    try:
+        return PciAddress.parse(parent)
+    except ValueError:
+        return None
+
+
+def _function(host: Host, address: PciAddress) -> Function:
+    kernel = host.kernel
+    directory = address.sysfs
+    group = kernel.link(f"{directory}/iommu_group")
+    pci_class = _number(host, f"{directory}/class")
+    display = pci_class >> 16 == DISPLAY
+    return Function(
+        address,
+        _number(host, f"{directory}/vendor"),
+        _number(host, f"{directory}/device"),
+        pci_class,
+        driver=kernel.link(f"{directory}/driver"),
+        module=kernel.link(f"{directory}/driver/module"),
+        iommu_group=int(group) if group is not None and group.isdecimal() else None,
+        boot_vga=display and _number(host, f"{directory}/boot_vga", absent=0) == 1,
+        subsystem_vendor=_number(host, f"{directory}/subsystem_vendor", absent=0) if display else 0,
+        subsystem_device=_number(host, f"{directory}/subsystem_device", absent=0) if display else 0,
+    )
+
+
+def _number(host: Host, path: str, absent: int | None = None) -> int:
+    try:
+        return int(host.kernel.read(path).strip(), 0)
+    except OSError:
+        if absent is None:
+            raise
+        return absent

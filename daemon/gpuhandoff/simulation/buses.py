@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Sequence
+from functools import partial
 from typing import TYPE_CHECKING
 
 from gpuhandoff.simulation.tree import Node
@@ -42,8 +43,11 @@ class Buses:
         machine = self._machine
         for number, node in self._adapters.get(device.path, {}).items():
             machine.remove_node(node, f"/sys/class/i2c-dev/i2c-{number}")
-            await machine.waits.until(lambda node=node: not machine.processes.holders([node]), "i2c_del_adapter")
+            await machine.waits.until(partial(self._closed, node), "i2c_del_adapter")
             machine.tree.remove(f"/sys/bus/i2c/devices/i2c-{number}")
             machine.tree.remove(f"{device.path}/i2c-{number}")
             machine.uevents.emit("remove", f"{device.path}/i2c-{number}", "i2c")
         self._adapters.pop(device.path, None)
+
+    def _closed(self, node: Node) -> bool:
+        return not self._machine.processes.holders([node])

@@ -13,11 +13,13 @@ from gpuhandoff.simulation.display_drivers import (
 )
 from gpuhandoff.simulation.drivers import AudioDriver, BridgeDriver, BusDriver, Driver, VfioDriver
 from gpuhandoff.simulation.modules import Module
+from gpuhandoff.simulation.pci import AMD, INTEL, NVIDIA
+from gpuhandoff.simulation.vfio import load_vfio, unload_vfio
 
 if TYPE_CHECKING:
     from gpuhandoff.simulation.machine import SimulatedMachine
 
-AMD, INTEL, REDHAT_QEMU, CIRRUS, NVIDIA = 0x1002, 0x8086, 0x1234, 0x1013, 0x10DE
+QEMU, CIRRUS = 0x1234, 0x1013
 
 _LIBRARIES = (
     Module("drm", "kernel/drivers/gpu/drm/drm.ko"),
@@ -32,7 +34,7 @@ _LIBRARIES = (
     Module("snd_hda_core", "kernel/sound/hda/snd-hda-core.ko", ("snd",)),
     Module("snd_hda_codec", "kernel/sound/pci/hda/snd-hda-codec.ko", ("snd_hda_core", "snd")),
     Module("irqbypass", "kernel/virt/lib/irqbypass.ko"),
-    Module("vfio", "kernel/drivers/vfio/vfio.ko"),
+    Module("vfio", "kernel/drivers/vfio/vfio.ko", loaded=load_vfio, leaves=unload_vfio),
     Module("vfio_iommu_type1", "kernel/drivers/vfio/vfio_iommu_type1.ko", ("vfio",)),
     Module("vfio_pci_core", "kernel/drivers/vfio/pci/vfio-pci-core.ko", ("vfio", "irqbypass")),
     Module("ucsi_ccg", "kernel/drivers/usb/typec/ucsi/ucsi_ccg.ko"),
@@ -67,7 +69,7 @@ _DRIVERS = (
         "bochs",
         "kernel/drivers/gpu/drm/tiny/bochs.ko",
         ("drm_ttm_helper", "drm_kms_helper", "drm"),
-        lambda machine: BochsDriver(machine, "bochs-drm", "bochs", REDHAT_QEMU),
+        lambda machine: BochsDriver(machine, "bochs-drm", "bochs", QEMU),
     ),
     Module(
         "cirrus",
@@ -110,7 +112,6 @@ _DRIVERS = (
         "kernel/drivers/vfio/pci/vfio-pci.ko",
         ("vfio_pci_core", "vfio"),
         lambda machine: VfioDriver(machine, "vfio-pci", "vfio_pci"),
-        loaded=None,
     ),
     Module("xhci_pci", "kernel/drivers/usb/host/xhci-pci.ko", builtin=True),
     Module("virtio_pci", "kernel/drivers/virtio/virtio_pci.ko", builtin=True),

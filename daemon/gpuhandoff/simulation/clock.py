@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import functools
 import selectors
 from collections.abc import Callable, Coroutine
 from concurrent.futures import Executor
@@ -44,6 +45,14 @@ class VirtualTimeLoop(asyncio.SelectorEventLoop):
         future.add_done_callback(self._thread_done)
         return future
 
+    async def shutdown_default_executor(self, *arguments: Any) -> None:
+        """Wait for the threads in real time."""
+        self._threads += 1
+        try:
+            await super().shutdown_default_executor(*arguments)
+        finally:
+            self._threads -= 1
+
     def _thread_done(self, _future: object) -> None:
         self._threads -= 1
 
@@ -63,6 +72,16 @@ class _JumpingSelector(selectors.DefaultSelector):
             raise RuntimeError("everybody waits for something that will never happen")
         self._loop.jump(max(timeout, 0))
         return events
+
+
+def in_virtual_time(test: Callable[..., Coroutine[Any, Any, None]]) -> Callable[..., None]:
+    """Make a plain test of an async one."""
+
+    @functools.wraps(test)
+    def wrapper(*arguments: Any, **named: Any) -> None:
+        run(test(*arguments, **named))
+
+    return wrapper
 
 
 def run(main: Coroutine[Any, Any, Result]) -> Result:

@@ -2,18 +2,16 @@
 
 from __future__ import annotations
 
-import asyncio
 import os
 from typing import TYPE_CHECKING
 
 from gpuhandoff.simulation.drivers import Driver
+from gpuhandoff.simulation.pci import NVIDIA, PciDevice
 from gpuhandoff.simulation.tree import Node
 
 if TYPE_CHECKING:
     from gpuhandoff.simulation.machine import SimulatedMachine
-    from gpuhandoff.simulation.pci import PciDevice
 
-NVIDIA = 0x10DE
 NVIDIA_MAJOR = 195
 
 
@@ -132,7 +130,6 @@ async def load_nvidia_drm(machine: SimulatedMachine) -> None:
         for device in machine.pci.devices.values():
             if device.driver is driver:
                 driver.show(device)
-    await asyncio.sleep(0)
 
 
 async def unload_nvidia_drm(machine: SimulatedMachine) -> None:
@@ -141,4 +138,3 @@ async def unload_nvidia_drm(machine: SimulatedMachine) -> None:
     if isinstance(driver, NvidiaDriver):
         for device in machine.pci.devices.values():
             driver.hide(device)
-    await asyncio.sleep(0)

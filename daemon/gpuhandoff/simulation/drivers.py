@@ -6,7 +6,8 @@ import errno
 from collections.abc import Iterable
 from typing import TYPE_CHECKING
 
-from gpuhandoff.simulation.tree import Node, failure
+from gpuhandoff.simulation.pci import BRIDGE
+from gpuhandoff.simulation.tree import failure
 
 if TYPE_CHECKING:
     from gpuhandoff.simulation.machine import SimulatedMachine
@@ -85,7 +86,7 @@ class VfioDriver(Driver):
 
     async def probe(self, device: PciDevice) -> None:
         """Evict a firmware framebuffer, allow runtime suspend, make the group's node."""
-        if not self.machine.iommu or device.pci_class >> 8 == 0x0604:
+        if not self.machine.iommu or device.pci_class >> 8 == BRIDGE:
             raise failure(errno.EINVAL, f"{device.path}/driver")
         if device.is_vga:
             self.machine.graphics.evict_firmware(device)
@@ -112,8 +113,3 @@ class AudioDriver(Driver):
         """Take the card's nodes away and wait for those who have them open."""
         nodes = self.machine.sound.remove_card(device)
         await self.machine.waits.until(lambda: not self.machine.processes.holders(nodes), "snd_card_free")
-
-
-def node_count(machine: SimulatedMachine, nodes: Iterable[Node]) -> int:
-    """How many times any of these nodes is open."""
-    return len(machine.processes.holders(nodes))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import errno
+import re
 from typing import TYPE_CHECKING
 
 from gpuhandoff.simulation.pci import DEVICES, PciDevice
@@ -11,6 +12,7 @@ from gpuhandoff.simulation.tree import Link, failure
 if TYPE_CHECKING:
     from gpuhandoff.simulation.machine import SimulatedMachine
 
+PAGE = 4096
 GROUPS = "/sys/kernel/iommu_groups"
 
 
@@ -44,11 +46,11 @@ def _add_override(machine: SimulatedMachine, device: PciDevice) -> None:
     path = f"{device.path}/driver_override"
 
     async def write(text: str) -> None:
-        if len(text) >= 4095:
+        if len(text) >= PAGE - 1:
             raise failure(errno.EINVAL, path)
         if machine.override_takes_lock:
             await machine.waits.until(lambda: not device.lock.locked(), "driver_override_store")
-        device.override = text.split("\n")[0].split("\0")[0]
+        device.override = re.split("[\n\0]", text, maxsplit=1)[0]
 
     machine.tree.text(path, lambda: f"{device.override or '(null)'}\n", write)
 

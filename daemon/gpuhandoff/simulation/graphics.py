@@ -30,7 +30,7 @@ class Framebuffer:
 
 @dataclass(eq=False, slots=True)
 class Firmware:
-    """The firmware's framebuffer, a platform device that goes for good when a driver takes the GPU (kernel.md fact 9)."""
+    """The firmware's framebuffer, a platform device gone for good when a driver takes the GPU (kernel.md fact 9)."""
 
     name: str
     device: PciDevice
@@ -144,7 +144,7 @@ class Graphics:
         self._bind_firmware(f"{name}.0")
 
     def evict_firmware(self, device: PciDevice) -> None:
-        """Unregister the firmware's framebuffer of a GPU that a driver takes: nothing brings it back before a reboot."""
+        """Unregister the firmware's framebuffer of a GPU that a driver takes; only a reboot brings it back."""
         firmware = self._firmware
         if firmware is None or firmware.device is not device:
             return

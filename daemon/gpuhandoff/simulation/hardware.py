@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 from gpuhandoff.model.address import PciAddress
-from gpuhandoff.simulation.pci import VGA, PciDevice
+from gpuhandoff.simulation.pci import AMD, INTEL, NVIDIA, VGA, PciDevice
 
-NVIDIA, AMD, INTEL, SAMSUNG = 0x10DE, 0x1002, 0x8086, 0x144D
+SAMSUNG = 0x144D
 AUDIO, USB, UCSI, BRIDGE, NETWORK, DISK = 0x040300, 0x0C0330, 0x0C8000, 0x060400, 0x020000, 0x010802
 
 SCREEN = (("HDMI-A-1", True), ("DP-1", False))

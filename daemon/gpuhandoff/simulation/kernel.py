@@ -22,8 +22,8 @@ CALL_SECONDS = 0.002
 class SimulatedKernel:
     """sysfs, procfs and modules of a simulated machine.
 
-    An operation belongs to the machine, not to the caller: when the caller gives up, it stays pending and completes when its
-    cause goes (kernel.md 1.5).
+    An operation belongs to the machine, not to the caller: when the caller gives up, it stays pending and completes
+    when its cause goes (kernel.md 1.5).
     """
 
     def __init__(self, machine: SimulatedMachine) -> None:
@@ -73,7 +73,7 @@ class SimulatedKernel:
         return text[0] if text else ""
 
     async def write(self, path: str, text: str, *, deadline: float = DEADLINE) -> None:
-        """Write a text in one write(2)."""
+        """Write a text, all at once."""
         if not text:
             raise ValueError(f"an empty write to {path} would do nothing (kernel.md fact 1)")
 
@@ -88,7 +88,7 @@ class SimulatedKernel:
         await self._perform(Operation("write", path, text), perform, deadline)
 
     async def load_module(self, name: str, *, deadline: float = DEADLINE) -> None:
-        """Load a module and what it needs."""
+        """Have a module loaded, with those it needs."""
         await self._perform(Operation("load-module", name), lambda: self._machine.modules.load(name), deadline)
 
     async def remove_module(self, name: str, *, deadline: float = DEADLINE) -> None:

@@ -75,7 +75,6 @@ class SimulatedLogind(StandIn):
             "Name": Variant("s", login.user),
             "Seat": Variant("(so)", ("seat0", f"{ROOT_PATH}/seat/seat0")),
             "VTNr": Variant("u", 2),
-            "Remote": Variant("b", False),
             "Service": Variant("s", "sddm" if login.kind == "user" else "sddm-greeter"),
             "Scope": Variant("s", session.scope.name),
             "Leader": Variant("u", session.leader.pid),
@@ -108,7 +107,6 @@ class SimulatedLogind(StandIn):
     async def _inhibit(self, call: Call) -> Reply:
         what, who, why, mode = call.body
         ours, theirs = os.pipe()
-        os.set_blocking(ours, False)
         self.inhibitors[ours] = Inhibitor(what, who, why, mode, call.sender)
         asyncio.get_running_loop().add_reader(ours, self._released, ours)
         return Reply("h", (theirs,))

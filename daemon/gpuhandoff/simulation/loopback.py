@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import os
 from collections.abc import Callable
 
 from gpuhandoff.errors import ProblemError
@@ -173,7 +172,6 @@ class LoopbackBus:
     ) -> int:
         """Call a method that returns one descriptor; the answering side gives its own away."""
         (descriptor,) = await self.call(destination, path, interface, member, signature, body)
-        os.set_inheritable(descriptor, False)
         return int(descriptor)
 
     async def subscribe(self, match: Match, callback: Callable[[Signal], None]) -> Unsubscribe:
@@ -221,11 +219,11 @@ class LoopbackBus:
     async def _handle(self, handler: Handler, call: Call) -> Reply:
         try:
             reply = await handler(call)
+            check(reply.signature, reply.body)
         except (RemoteError, asyncio.CancelledError):
             raise
         except ProblemError as error:
             raise RemoteError(error.name, error.message) from error
         except Exception as error:
-            raise RemoteError(ProblemError.name, f"{type(error).__name__} in the handler") from error
-        check(reply.signature, reply.body)
+            raise RemoteError(ProblemError.name, f"{type(error).__name__} in the handler: {error}") from error
         return reply

@@ -30,7 +30,7 @@ from gpuhandoff.simulation.systemd import SimulatedSystemd
 from gpuhandoff.simulation.tree import Node, Tree
 from gpuhandoff.simulation.uevents import SimulatedUevents
 from gpuhandoff.simulation.units import Units
-from gpuhandoff.simulation.vfio import CONTAINER, Vfio
+from gpuhandoff.simulation.vfio import Vfio
 from gpuhandoff.simulation.waits import Waits
 
 BOOT_ID = "3f0c2f4e-5d0a-4b57-9a39-0c6f7b1d2e88"
@@ -107,8 +107,7 @@ class SimulatedMachine:
 
     async def settle(self) -> None:
         """Wait until what is under way by itself has happened."""
-        while not self.sound.settled:
-            await asyncio.sleep(0.01)
+        await self.waits.until(lambda: self.sound.settled, "")
 
     async def serve(self, broker: LoopbackBroker) -> None:
         """Have the stand-ins answer on a bus in this process, each with a connection of its own."""
@@ -131,7 +130,7 @@ class SimulatedMachine:
         node = self.vfio.open(device.group)
         self.control_groups.add(QEMU_CGROUP)
         guest = self.processes.spawn("qemu-system-x86", uid=64055, cgroup=QEMU_CGROUP, memory=4 << 30)
-        guest.nodes += [CONTAINER, node]
+        guest.nodes += [self.vfio.container, node]
         self.memory.pages_used += pages
         guest.on_end.append(lambda: self._pages_returned(pages))
         return guest

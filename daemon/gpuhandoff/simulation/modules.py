@@ -53,7 +53,8 @@ class Modules:
     def references(self, name: str) -> int:
         """The reference count: users in user space, modules that need it, bindings that pin it."""
         machine = self._machine
-        return len(self._users(name)) + machine.processes.references(name) + machine.sound.pins(name)
+        pinned = machine.processes.references(name) + machine.sound.pins(name) + machine.vfio.pins(name)
+        return len(self._users(name)) + pinned
 
     async def load(self, name: str) -> None:
         """Do what modprobe does: load what it needs, then the module; built in or loaded already is success."""

@@ -17,6 +17,8 @@ if TYPE_CHECKING:
 DEVICES = "/sys/bus/pci/devices"
 DRIVERS = "/sys/bus/pci/drivers"
 VGA = 0x030000
+BRIDGE = 0x0604
+NVIDIA, AMD, INTEL = 0x10DE, 0x1002, 0x8086
 
 
 @dataclass(eq=False, slots=True)

@@ -17,6 +17,8 @@ if TYPE_CHECKING:
 
 EXIT_SECONDS = 0.05
 """From a deadly signal to the end of the process."""
+REACTION_SECONDS = 0.02
+"""From a device event to what a program does about it."""
 FIRST_PID = 400
 
 
@@ -162,16 +164,23 @@ class SimulatedProcesses:
         """A node has lost its name; those who follow it close it, all others keep it open."""
         for process in self._processes.values():
             if process.follows and node.path.startswith(process.follows) and node in process.nodes:
-                process.nodes.remove(node)
-        self._machine.waits.wake()
+                delay = REACTION_SECONDS * self._machine.waits.pace
+                asyncio.get_running_loop().call_later(delay, self._let_go, process, node)
 
     def deliver(self, process: SimulatedProcess) -> None:
         """Act on pending signals as far as stopping and freezing let it."""
-        if signal.SIGKILL in process.pending and not process.unkillable:
+        if (signal.SIGKILL in process.pending and not process.unkillable) or (
+            process.pending & {signal.SIGTERM, signal.SIGHUP, signal.SIGINT}
+            and not process.stubborn
+            and process.state not in {"T", "D"}
+            and not self._machine.control_groups.is_frozen(process.cgroup)
+        ):
             self._end_soon(process)
-        elif process.state != "T" and not self._machine.control_groups.is_frozen(process.cgroup):
-            if process.pending & {signal.SIGTERM, signal.SIGHUP, signal.SIGINT} and not process.stubborn:
-                self._end_soon(process)
+
+    def _let_go(self, process: SimulatedProcess, node: Node) -> None:
+        if node in process.nodes:
+            process.nodes.remove(node)
+            self._machine.waits.wake()
 
     def _follow(self, process: SimulatedProcess, node: Node) -> None:
         if process.follows and node.path.startswith(process.follows) and node not in process.nodes:

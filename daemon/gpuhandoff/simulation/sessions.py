@@ -145,7 +145,8 @@ class Sessions:
         """logind, and PID 1 which keeps its descriptors, let go of the session's DRM nodes (kernel.md 11)."""
         session.compositor = None
         for keeper, node in session.kept:
-            keeper.nodes.remove(node)
+            if node in keeper.nodes:
+                keeper.nodes.remove(node)
         session.kept.clear()
         self.machine.waits.wake()
 
@@ -157,6 +158,7 @@ class Sessions:
             return
         if session.login.ends is Compositor.USER_SERVICE and session.compositor is not None:
             self.machine.processes.signal(session.compositor.value, 15)
+        self._release_devices(session)
         self.machine.units.drop(session.scope)
         for callback in self.on_removed:
             callback(session)

@@ -16,6 +16,7 @@ _INTEGERS = {
     "t": (0, (1 << 64) - 1),
     "h": (0, 0xFFFFFFFF),
 }
+_BASIC: dict[str, type] = {"b": bool, "d": float, "s": str, "g": str}
 
 
 def split(signature: str) -> list[str]:
@@ -37,41 +38,43 @@ def check(signature: str, body: tuple[Any, ...]) -> None:
         _check_one(kind, value)
 
 
-def _check_one(kind: str, value: Any) -> None:  # noqa: PLR0912
-    match kind[0]:
-        case "b":
-            fits = isinstance(value, bool)
-        case "d":
-            fits = isinstance(value, float)
-        case "s" | "g":
-            fits = isinstance(value, str)
-        case "o":
-            fits = isinstance(value, str) and value.startswith("/")
-        case "v":
-            fits = isinstance(value, Variant)
-            if fits:
-                _check_one(value.signature, value.value)
-        case "(":
-            fits = isinstance(value, list | tuple) and not isinstance(value, Variant)
-            if fits:
-                check(kind[1:-1], tuple(value))
-        case "a" if kind[1] == "{":
-            fits = isinstance(value, dict)
-            if fits:
-                key_kind, value_kind = split(kind[2:-1])
-                for key, one in value.items():
-                    _check_one(key_kind, key)
-                    _check_one(value_kind, one)
-        case "a":
-            fits = isinstance(value, bytes) if kind == "ay" else isinstance(value, list | tuple)
-            if fits and kind != "ay":
-                for one in value:
-                    _check_one(kind[1:], one)
-        case code:
-            low, high = _INTEGERS[code]
-            fits = isinstance(value, int) and not isinstance(value, bool) and low <= value <= high
+def _check_one(kind: str, value: Any) -> None:
+    fits = _fits_container(kind, value) if kind[0] in "va(" else _fits_basic(kind, value)
     if not fits:
         raise TypeError(f"{value!r} is no {kind!r}")
+
+
+def _fits_basic(kind: str, value: Any) -> bool:
+    if kind in _INTEGERS:
+        low, high = _INTEGERS[kind]
+        return isinstance(value, int) and not isinstance(value, bool) and low <= value <= high
+    if kind == "o":
+        return isinstance(value, str) and value.startswith("/")
+    return isinstance(value, _BASIC[kind])
+
+
+def _fits_container(kind: str, value: Any) -> bool:
+    """Tell whether the container itself is right; what is in it raises by itself."""
+    if kind == "v":
+        if isinstance(value, Variant):
+            _check_one(value.signature, value.value)
+        return isinstance(value, Variant)
+    if kind == "ay":
+        return isinstance(value, bytes)
+    if kind.startswith("a{"):
+        key_kind, value_kind = split(kind[2:-1])
+        for key, one in value.items() if isinstance(value, dict) else ():
+            _check_one(key_kind, key)
+            _check_one(value_kind, one)
+        return isinstance(value, dict)
+    if not isinstance(value, list | tuple) or isinstance(value, Variant):
+        return False
+    if kind[0] == "(":
+        check(kind[1:-1], tuple(value))
+    else:
+        for one in value:
+            _check_one(kind[1:], one)
+    return True
 
 
 def _length(signature: str) -> int:

@@ -6,11 +6,11 @@ import asyncio
 import os
 from typing import TYPE_CHECKING
 
+from gpuhandoff.simulation.pci import INTEL, PciDevice
 from gpuhandoff.simulation.tree import Node
 
 if TYPE_CHECKING:
     from gpuhandoff.simulation.machine import SimulatedMachine
-    from gpuhandoff.simulation.pci import PciDevice
 
 SOUND_MAJOR = 116
 CODEC_SECONDS = 0.2
@@ -40,7 +40,7 @@ class Sound:
         del self._expected[device.path]
         number = machine.lowest_free(card for card, _ in self._cards.values())
         card = f"{device.path}/sound/card{number}"
-        machine.tree.text(f"{card}/id", "HDMI\n" if device.vendor != 0x8086 else "PCH\n")
+        machine.tree.text(f"{card}/id", "HDMI\n" if device.vendor != INTEL else "PCH\n")
         machine.tree.text(f"{card}/number", f"{number}\n")
         machine.tree.link(f"{card}/device", device.path)
         machine.tree.link(f"/sys/class/sound/card{number}", card)
@@ -81,7 +81,7 @@ class Sound:
             return 0
         devices = self._machine.pci.devices.values()
         return sum(
-            device.vendor == 0x8086
+            device.vendor == INTEL
             and device.driver is not None
             and device.driver.module == "snd_hda_intel"
             and any(one.driver is not None and one.driver.module == module for one in devices)

@@ -66,7 +66,6 @@ class SimulatedSystemd(StandIn):
                 "ActiveState": Variant("s", unit.active_state),
                 "SubState": Variant("s", unit.sub_state),
                 "FreezerState": Variant("s", "frozen" if unit.frozen else "running"),
-                "CanFreeze": Variant("b", True),
             }
         if interface == f"org.freedesktop.systemd1.{unit.kind}":
             alive = unit.active_state in {"active", "activating", "deactivating", "reloading"}

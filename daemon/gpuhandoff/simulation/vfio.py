@@ -13,7 +13,6 @@ if TYPE_CHECKING:
     from gpuhandoff.simulation.pci import PciDevice
 
 VFIO_MAJOR = 511
-CONTAINER = Node("/dev/vfio/vfio", os.makedev(10, 196), "vfio")
 
 
 class Vfio:
@@ -23,6 +22,7 @@ class Vfio:
         self._machine = machine
         self._groups: dict[int, Node] = {}
         self._members: dict[str, int] = {}
+        self.container = Node("/dev/vfio/vfio", os.makedev(10, 196), "vfio")
 
     def is_open(self, group: int) -> bool:
         """Whether a guest has the group, which then owns every device in it (kernel.md 3)."""
@@ -73,5 +73,19 @@ class Vfio:
             raise failure(errno.ENODEV, path)
         return node
 
+    def pins(self, module: str) -> int:
+        """How many references guests hold on the IOMMU backend."""
+        return len(self._machine.processes.holders([self.container])) if module == "vfio_iommu_type1" else 0
+
     def _on_vfio(self) -> list[str]:
         return [path.rsplit("/", 1)[-1] for path in self._members]
+
+
+async def load_vfio(machine: SimulatedMachine) -> None:
+    """Make the container node."""
+    machine.add_node(machine.vfio.container, "/sys/devices/virtual/misc/vfio", "/sys/class/misc/vfio")
+
+
+async def unload_vfio(machine: SimulatedMachine) -> None:
+    """Take it away."""
+    machine.remove_node(machine.vfio.container, "/sys/class/misc/vfio")

@@ -47,6 +47,10 @@ class SimulatedPolkit(StandIn):
             (AUTHORITY, "CancelCheckAuthorization"): ("s", self._cancel),
         }
 
+    def deny(self, *actions: str) -> None:
+        """Refuse these actions from now on."""
+        self.denied.update(actions)
+
     async def _check(self, call: Call) -> Reply:
         (kind, subject), action, details, flags, cancellation = call.body
         interactive = bool(flags & ALLOW_INTERACTION)

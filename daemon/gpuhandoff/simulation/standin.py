@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Awaitable, Callable, Mapping
 from typing import TYPE_CHECKING
 
@@ -46,7 +47,17 @@ class StandIn:
         if call.signature != signature:
             raise InvalidArgsError(f"{call.member} takes {signature!r}, not {call.signature!r}")
         operation = Operation("call", f"{call.interface}.{call.member}", " ".join(str(one) for one in call.body))
-        reply = await self.machine.faults.guard(operation, lambda: method(call))
+        given: list[Reply] = []
+
+        async def perform() -> Reply:
+            given.append(await method(call))
+            return given[0]
+
+        try:
+            reply = await self.machine.faults.guard(operation, perform)
+        except BaseException:
+            _take_back(given)
+            raise
         return reply if isinstance(reply, Reply) else Reply()
 
     def emit(self, path: str, interface: str, member: str, signature: str, body: Body) -> None:
@@ -78,6 +89,13 @@ class StandIn:
         if found is None:
             raise RemoteError(UNKNOWN_OBJECT, f"Unknown object '{path}'.")
         return found
+
+
+def _take_back(given: list[Reply]) -> None:
+    """Close the descriptor in a reply that never reaches its caller, as the kernel does with one in flight."""
+    for reply in given:
+        if reply.signature == "h":
+            os.close(reply.body[0])
 
 
 def escape(name: str) -> str:

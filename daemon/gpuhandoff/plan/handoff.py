@@ -10,7 +10,7 @@ from gpuhandoff.model.plan import Plan, PlannedStep
 from gpuhandoff.model.request import HolderPolicy, Hugepages, Operation, Options
 from gpuhandoff.model.world import Gpu, World
 from gpuhandoff.plan.display import drives_display, sessions_shown
-from gpuhandoff.plan.refusal import name_holders, refuse_handoff
+from gpuhandoff.plan.refusal import name_holders, refuse_handoff, unsettled
 from gpuhandoff.plan.stacks import loaded_stack, native, shares_driver
 
 STATIC_PAGE_KIB = 2048
@@ -45,14 +45,14 @@ def _leave_host(world: World, gpu: Gpu, options: Options, settings: HostSettings
     services = [unit.name for unit in world.services if unit.is_active]
     if services and native(gpu.display):
         yield PlannedStep("stop-gpu-services", {"units": services}, f"stop {', '.join(services)}")
-    holders = [holder for holder in gpu.holders if not holder.seat_service]
-    if holders:
+    if gpu.holders:
         terminate = options.holders is HolderPolicy.TERMINATE
+        ended = unsettled(world, gpu)
         yield PlannedStep(
             "settle-holders",
             {"nodes": device_nodes(gpu), "terminate": terminate, "grace": settings.holder_grace},
             f"wait until nobody has {gpu.address} open",
-            f"{name_holders(holders)} will be ended" if terminate else "",
+            f"{name_holders(ended)} will be ended" if terminate and ended else "",
         )
 
 

@@ -91,17 +91,25 @@ def _refuse_resources(world: World, options: Options) -> None:
 def _refuse_holders(world: World, gpu: Gpu, options: Options) -> None:
     if options.holders is HolderPolicy.TERMINATE:
         return
-    shown = drives_display(world, gpu)
-    others = [
-        holder
-        for holder in gpu.holders
-        if not holder.seat_service and not (shown and ends_with_display(world, gpu, holder))
-    ]
+    others = unsettled(world, gpu)
     if others:
         raise InUseError(
             f"{gpu.address} ({gpu.name}) is in use by {name_holders(others)}. Close that first, or allow it to be "
             "ended with the option holders=terminate."
         )
+
+
+def unsettled(world: World, gpu: Gpu) -> list[Holder]:
+    """Return the holders that neither the display's end nor that of the GPU services takes away."""
+    shown = drives_display(world, gpu)
+    services = {unit.name for unit in world.services}
+    return [
+        holder
+        for holder in gpu.holders
+        if not holder.seat_service
+        and holder.unit not in services
+        and not (shown and ends_with_display(world, gpu, holder))
+    ]
 
 
 def _refuse_display(world: World, gpu: Gpu, options: Options) -> None:

@@ -23,7 +23,7 @@ from gpuhandoff.service.leases import Leases
 from gpuhandoff.service.manager import Manager
 from gpuhandoff.service.moves import Moves
 from gpuhandoff.service.objects import ObjectTree
-from gpuhandoff.steps import STEPS
+from gpuhandoff.steps import make_steps
 from gpuhandoff.transaction.journal import JournalDirectory
 from gpuhandoff.transaction.recovery import Recovery
 from gpuhandoff.transaction.runner import Runner
@@ -52,13 +52,14 @@ class Daemon:
         self._tree = ObjectTree(bus)
         self.jobs = Jobs(self._tree, self._on_job)
         self.fleet = Fleet(host, self._journals, self._tree, self._configuration.host.gpu_services, self._at_work)
-        runner = Runner(host, self._journals, STEPS)
+        steps = make_steps()
+        runner = Runner(host, self._journals, steps)
         inhibitors = Inhibitors()
         self._moves = Moves(
             host, self.fleet, self.jobs, self._journals, runner, inhibitors, self._tree, self.configuration
         )
         self._leases = Leases(bus, host, self.fleet, self._moves)
-        self._recovery = Recovery(host, self._journals, runner, STEPS)
+        self._recovery = Recovery(host, self._journals, runner, steps)
         self._manager = Manager(
             Gate(bus),
             self.fleet,
@@ -126,7 +127,9 @@ class Daemon:
 
     def _at_work(self, gpu: PciAddress) -> tuple[Operation, str] | None:
         job = self.jobs.running(gpu)
-        return (job.request.operation, job.path) if job is not None else None
+        if job is None:
+            return None
+        return (Operation.RECLAIM if job.undoing else job.request.operation, job.path)
 
     def _properties(self) -> dict[str, object]:
         return {

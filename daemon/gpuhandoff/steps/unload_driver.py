@@ -10,17 +10,25 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import errno
+import logging
+from collections.abc import Iterable, Mapping
 
 from gpuhandoff.errors import InUseError
 from gpuhandoff.host import Host
 from gpuhandoff.model.plan import Json
 from gpuhandoff.model.world import VFIO_DRIVER
-from gpuhandoff.steps.pci_function import driver_of, probe, unbind, write_override
+from gpuhandoff.steps.pci_function import DEVICES, driver_of, probe, unbind, write_override
 
 PATIENCE = 3.0
 """Seconds for the last user of a module to let go: references drop shortly after descriptors do."""
 LOAD_DEADLINE = 60.0
 """Seconds; nvidia's start-up alone takes 3.3 s (peers.md 4)."""
+
+CHILDREN = 10.0
+"""Seconds for the devices that drivers make: sound cards come after the bind, from a work queue (kernel.md 9)."""
+_SUBSYSTEMS = ("drm", "sound")
+
+log = logging.getLogger(__name__)
 
 
 class UnloadDriver:
@@ -34,7 +42,7 @@ class UnloadDriver:
         """Remember each function's driver and which of the modules are loaded."""
         drivers = {address: driver_of(host, address) or "" for address in arguments["functions"]}
         modules = [name for name in arguments["modules"] if _loaded(host, name)]
-        return {"drivers": drivers, "modules": modules}
+        return {"drivers": drivers, "modules": modules, "children": _children(host, arguments["functions"])}
 
     async def apply(self, host: Host, arguments: Json, saved: Json) -> None:
         """Unbind the siblings, remove the modules; without modules unbind the display function."""
@@ -62,6 +70,9 @@ class UnloadDriver:
                 await host.kernel.load_module(name, deadline=LOAD_DEADLINE)
         for address in sorted(drivers, key=lambda one: (one != display, one)):
             await probe(host, address, drivers[address])
+        was = saved["children"]
+        if not await host.until(lambda: _has_children(host, was), timeout=CHILDREN):
+            log.warning("not every device of %s has come back: there were %s", display, was)
 
     async def holds(self, host: Host, arguments: Json, saved: Json) -> bool:
         """Tell whether every function has left its native driver."""
@@ -71,6 +82,18 @@ class UnloadDriver:
 def _loaded(host: Host, name: str) -> bool:
     """A built-in module has a directory too, but nothing counts its users: it is never removed."""
     return host.kernel.exists(f"/sys/module/{name}/refcnt")
+
+
+def _children(host: Host, functions: Iterable[str]) -> dict[str, list[str]]:
+    """Return, by function, which kinds of devices its driver has made."""
+    found = {
+        address: [name for name in _SUBSYSTEMS if host.kernel.entries(f"{DEVICES}/{address}/{name}")] for address in functions
+    }
+    return {address: names for address, names in found.items() if names}
+
+
+def _has_children(host: Host, wanted: Mapping[str, list[str]]) -> bool:
+    return all(host.kernel.entries(f"{DEVICES}/{address}/{name}") for address, names in wanted.items() for name in names)
 
 
 async def _remove(host: Host, name: str) -> None:

@@ -27,6 +27,8 @@ from gpuhandoff.transaction.journal import Entry, Journal, JournalDirectory, Rec
 
 log = logging.getLogger(__name__)
 
+BACK = "Everything was put back as it was."
+
 Observer = Callable[[str, str, int, int], None]
 """Told of every phase: step name, phase (apply, done, undo, undone), index from 1, count."""
 
@@ -55,7 +57,7 @@ class Runner:
             failure = _failure(cause, timeout)
             log.warning("%s of %s failed: %s", plan.operation, plan.gpu, failure.message)
             await self._undo(journal, failure.message, observe, overdue=isinstance(cause, OverdueError))
-            raise failure from cause
+            raise type(failure)(f"{failure.message} {BACK}") from cause
         if plan.operation is Operation.HANDOFF:
             journal.append(held=True)
             journal.close()
@@ -154,21 +156,20 @@ def _uncancel() -> None:
 
 
 def _failure(cause: BaseException, timeout: float) -> ProblemError:
-    """Return what the caller is told once everything is back."""
-    back = "Everything was put back as it was."
-    match cause:  # a StuckError is raised in its place when that is not so
+    """Return the cause as the caller is told it."""
+    match cause:
         case ProblemError():
-            return type(cause)(f"{cause.message} {back}")
+            return cause
         case asyncio.CancelledError():
-            return CancelledJobError(f"The job was cancelled. {back}")
+            return CancelledJobError("The job was cancelled.")
         case TimeoutError():
-            return TimedOutError(f"The job took longer than the {timeout:g} s it was given. {back}")
+            return TimedOutError(f"The job took longer than the {timeout:g} s it was given.")
         case OverdueError():
-            return TimedOutError(f"{_describe(cause)}. {back}")
+            return TimedOutError(f"{_describe(cause)}.")
         case OSError():
-            return RolledBackError(f"The machine refused: {_describe(cause)}. {back}")
+            return RolledBackError(f"The machine refused: {_describe(cause)}.")
     log.error("unexpected failure in a step", exc_info=cause)
-    return RolledBackError(f"An internal error ({type(cause).__name__}) stopped the job; see the journal. {back}")
+    return RolledBackError(f"An internal error ({type(cause).__name__}) stopped the job; the journal has the details.")
 
 
 def _stuck_message(gpu: str, step: str, cause: str) -> str:

@@ -19,10 +19,10 @@ class Standing:
 
 
 def derive(gpu: Gpu, record: Record | None, running: Operation | None) -> Standing:
-    """Return the state of `gpu`; `running` is the job that works on it now."""
-    if running is Operation.HANDOFF and (record is None or not record.undoing):
+    """Return the state of `gpu`; `running`: what a job does to it now, RECLAIM also when it rolls back."""
+    if running is Operation.HANDOFF:
         return Standing(State.HANDING_OFF)
-    if running is not None:
+    if running is Operation.RECLAIM:
         return Standing(State.RECLAIMING, record.undoing if record is not None else "")
     if record is not None and not record.complete:
         return Standing(State.STUCK, record.stuck or "A job was interrupted and could not be undone; call Reclaim.")

@@ -1,0 +1,38 @@
+"""Who owns the well-known names whose signals we listen to: signals carry their sender's unique name only."""
+
+from __future__ import annotations
+
+from gpuhandoff.messages import Bus, Match, RemoteError, Signal
+
+DBUS = "org.freedesktop.DBus"
+DBUS_PATH = "/org/freedesktop/DBus"
+
+
+class Owners:
+    """Owners by name, kept up to date by the bus itself."""
+
+    def __init__(self, bus: Bus) -> None:
+        self._bus = bus
+        self._owners: dict[str, str] = {}
+
+    async def follow(self, name: str) -> None:
+        """Know the owner of `name` from now on."""
+        if name == DBUS or name.startswith(":") or name in self._owners:
+            return
+        self._owners[name] = ""
+        await self._bus.subscribe(
+            Match(DBUS, "NameOwnerChanged", sender=DBUS, arg0=name), self._changed
+        )
+        try:
+            (owner,) = await self._bus.call(DBUS, DBUS_PATH, DBUS, "GetNameOwner", "s", (name,))
+        except RemoteError:
+            return
+        self._owners[name] = str(owner)
+
+    def owner(self, name: str) -> str:
+        """Return the unique name behind `name`, empty when nobody has it. The bus speaks under its own name."""
+        return name if name == DBUS or name.startswith(":") else self._owners.get(name, "")
+
+    def _changed(self, signal: Signal) -> None:
+        name, _, owner = signal.body
+        self._owners[str(name)] = str(owner)

@@ -1,0 +1,80 @@
+"""gpuhandoffd --simulate: the real daemon, on a real bus, over a simulated machine."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import logging
+import signal
+import sys
+import tempfile
+from collections.abc import Sequence
+from pathlib import Path
+
+from gpuhandoff.config import Configuration
+from gpuhandoff.errors import InvalidArgsError, UnknownMethodError
+from gpuhandoff.messages import Bus, Call, RemoteError, Reply
+from gpuhandoff.service.bus import connect
+from gpuhandoff.service.daemon import Setting, serve
+from gpuhandoff.simulation.host import simulated_host
+from gpuhandoff.simulation.machine import SimulatedMachine
+from gpuhandoff.simulation.scenarios import SCENARIOS
+
+NAME = "org.gpuhandoff.Simulation"
+PATH = "/org/gpuhandoff/Simulation"
+
+log = logging.getLogger(__name__)
+
+
+async def run_simulated(scenario: str, *, deny: Sequence[str]) -> int:
+    """Serve a simulated machine on the bus at DBUS_SYSTEM_BUS_ADDRESS until SIGTERM; return the exit status."""
+    logging.basicConfig(level=logging.INFO, format="%(levelname)s %(name)s: %(message)s", stream=sys.stderr)
+    build = SCENARIOS.get(scenario)
+    if build is None:
+        log.error("there is no scenario %s; scenarios: %s", scenario, ", ".join(SCENARIOS))
+        return 2
+    stopping, reload = asyncio.Event(), asyncio.Event()
+    loop = asyncio.get_running_loop()
+    for number in (signal.SIGTERM, signal.SIGINT):
+        loop.add_signal_handler(number, stopping.set)
+    machine = await build()
+    machine.polkit.denied.update(deny)
+    try:
+        await machine.attach(await connect(), await connect(descriptors=True), await connect())
+        await _Outside(machine).attach(await connect())
+        bus = await connect()
+    except RemoteError as error:
+        log.error("the bus for the simulation cannot be used: %s", error.message)
+        return 1
+    with tempfile.TemporaryDirectory(prefix="gpuhandoff-") as directory:
+        setting = Setting(bus, simulated_host(machine, bus), Path(directory), Configuration)
+        return await serve(
+            setting, ready=lambda status: log.info("ready: %s", status), stopping=stopping, reload=reload
+        )
+
+
+class _Outside:
+    """What happens to the simulated machine from outside: guests come and go, and somebody looks at it."""
+
+    def __init__(self, machine: SimulatedMachine) -> None:
+        self._machine = machine
+
+    async def attach(self, bus: Bus) -> None:
+        """Answer on a bus."""
+        bus.serve(self._answer)
+        await bus.request_name(NAME)
+
+    async def _answer(self, call: Call) -> Reply:
+        match call.member, call.body:
+            case "Snapshot", ():
+                return Reply("s", (json.dumps(self._machine.snapshot(), sort_keys=True, default=str),))
+            case "StartGuest", (str(gpu),):
+                try:
+                    self._machine.start_guest(gpu)
+                except OSError as error:
+                    raise InvalidArgsError(f"The guest cannot start: {error}.") from error
+                return Reply()
+            case "StopGuest", (str(gpu),):
+                self._machine.stop_guest(gpu)
+                return Reply()
+        raise UnknownMethodError(f"The simulation has no method {call.member}.")

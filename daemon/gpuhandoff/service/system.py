@@ -15,6 +15,7 @@ from gpuhandoff.host.machine import MachineKernel
 from gpuhandoff.host.netlink import MachineUevents
 from gpuhandoff.host.proc import MachineProcesses
 from gpuhandoff.host.units import Units
+from gpuhandoff.host.workers import Workers
 from gpuhandoff.host.workshop import Workshop
 from gpuhandoff.messages import RemoteError
 from gpuhandoff.service import readiness
@@ -37,7 +38,8 @@ async def run_system(workshop: Workshop, *, configuration: Path) -> int:
     except RemoteError as error:
         log.error("the system bus cannot be reached: %s", error.message)
         return 1
-    host = Host(MachineKernel(workshop), MachineProcesses(), MachineUevents(), Units(bus), Logins(bus))
+    workers = Workers(workshop)
+    host = Host(MachineKernel(workers), MachineProcesses(), MachineUevents(), Units(bus), Logins(bus))
     setting = Setting(
         bus, host, Path(names.RUNTIME_DIRECTORY), lambda: load(configuration, configuration.parent / "conf.d")
     )
@@ -51,3 +53,4 @@ async def run_system(workshop: Workshop, *, configuration: Path) -> int:
         readiness.stopping()
         watchdog.cancel()
         await bus.close()
+        workers.close()

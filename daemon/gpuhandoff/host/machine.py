@@ -1,0 +1,76 @@
+"""The real kernel: sysfs, procfs, modules."""
+
+from __future__ import annotations
+
+import os
+import stat
+
+from gpuhandoff.host.door import DEADLINE
+from gpuhandoff.host.workers import Workers
+
+
+class MachineKernel:
+    """The kernel this daemon runs on; `root` is another directory in tests."""
+
+    def __init__(self, workers: Workers, root: str = "") -> None:
+        self._workers = workers
+        self._root = root
+
+    def read(self, path: str) -> str:
+        """Return a lock-free attribute."""
+        with open(self._root + path, encoding="utf-8", errors="replace") as file:
+            return file.read().removesuffix("\n")
+
+    def link(self, path: str) -> str | None:
+        """Return the last component of a link's target."""
+        try:
+            return os.readlink(self._root + path).rpartition("/")[2]
+        except OSError:
+            return None
+
+    def resolve(self, path: str) -> str:
+        """Return the path with every link resolved."""
+        return os.path.realpath(self._root + path).removeprefix(self._root)
+
+    def entries(self, path: str) -> list[str]:
+        """Return the names in a directory."""
+        try:
+            return sorted(os.listdir(self._root + path))
+        except OSError:
+            return []
+
+    def exists(self, path: str) -> bool:
+        """Tell whether something is there."""
+        return os.path.exists(self._root + path)
+
+    def device_number(self, path: str) -> int | None:
+        """Return a node's device number."""
+        try:
+            found = os.stat(self._root + path)
+        except OSError:
+            return None
+        return found.st_rdev if stat.S_ISCHR(found.st_mode) or stat.S_ISBLK(found.st_mode) else None
+
+    async def read_locked(self, path: str, *, deadline: float = DEADLINE) -> str:
+        """Read in a child."""
+        value = await self._workers.do(f"reading {path}", deadline, what="read", path=self._root + path)
+        return str(value).removesuffix("\n")
+
+    async def write(self, path: str, text: str, *, deadline: float = DEADLINE) -> None:
+        """Write in a child."""
+        if not text:
+            raise ValueError(f"an empty write to {path} would do nothing")
+        what = f"writing {text.strip()!r} to {path}"
+        await self._workers.do(what, deadline, what="write", path=self._root + path, text=text)
+
+    async def load_module(self, name: str, *, deadline: float = DEADLINE) -> None:
+        """Run modprobe from a child."""
+        await self._workers.do(f"loading {name}", deadline, what="load", path=name)
+
+    async def remove_module(self, name: str, *, deadline: float = DEADLINE) -> None:
+        """Remove a module in a child."""
+        await self._workers.do(f"removing the module {name}", deadline, what="remove", path=name)
+
+    async def sync(self, *, deadline: float = DEADLINE) -> None:
+        """Write back in a child."""
+        await self._workers.do("writing dirty pages back", deadline, what="sync")

@@ -1,0 +1,158 @@
+"""Other processes, from /proc."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import os
+import signal
+from collections.abc import Collection, Iterator
+
+import psutil
+
+from gpuhandoff.host.door import OpenNode
+from gpuhandoff.model.world import Process
+
+_KTHREADD = 2
+_DELETED = " (deleted)"
+
+
+class MachineProcesses:
+    """The processes of this machine."""
+
+    async def all(self) -> tuple[Process, ...]:
+        """Return every process that is not a kernel thread."""
+        return await asyncio.to_thread(lambda: tuple(process for pid in psutil.pids() if (process := _process(pid))))
+
+    async def holding(self, nodes: Collection[str]) -> tuple[OpenNode, ...]:
+        """Return who has any of the nodes open or mapped. A deleted node's holder still has it: its link says so."""
+        if not nodes:
+            return ()
+        return await asyncio.to_thread(_holding, frozenset(nodes))
+
+    def state(self, process: Process) -> str | None:
+        """Return the one-letter state."""
+        fields = _stat(process.pid)
+        return fields[0] if fields is not None and int(fields[_START]) == process.start_time and fields[0] != "Z" else None
+
+    def signal(self, process: Process, number: int) -> bool:
+        """Send a signal by pidfd, to this very process."""
+        with contextlib.suppress(OSError), _pidfd(process) as descriptor:
+            if descriptor is not None:
+                signal.pidfd_send_signal(descriptor, number)
+                return True
+        return False
+
+    async def ended(self, processes: Collection[Process], *, timeout: float) -> bool:
+        """Wait until all are gone."""
+        try:
+            async with asyncio.timeout(timeout):
+                for process in processes:
+                    await _ended(process)
+        except TimeoutError:
+            return False
+        return True
+
+    def resident(self, process: Process) -> int:
+        """Return resident memory in bytes."""
+        with contextlib.suppress(psutil.Error):
+            if self.state(process) is not None:
+                return int(psutil.Process(process.pid).memory_info().rss)
+        return 0
+
+
+_START = 19
+"""Start time is field 22 of /proc/PID/stat, the 20th after the name."""
+
+
+def _stat(pid: int) -> list[str] | None:
+    """Return the fields of /proc/PID/stat after the name, which may contain anything."""
+    try:
+        with open(f"/proc/{pid}/stat", "rb") as file:
+            return file.read().decode(errors="replace").rpartition(")")[2].split()
+    except OSError:
+        return None
+
+
+def _process(pid: int) -> Process | None:
+    fields = _stat(pid)
+    if fields is None or pid == _KTHREADD or int(fields[1]) == _KTHREADD:
+        return None
+    try:
+        with open(f"/proc/{pid}/comm", encoding="utf-8", errors="replace") as file:
+            name = "".join(letter if letter.isprintable() else "?" for letter in file.read().rstrip("\n"))
+        with open(f"/proc/{pid}/cgroup", encoding="utf-8", errors="replace") as file:
+            group = next((line[3:].rstrip("\n") for line in file if line.startswith("0::")), "")
+        uid = os.stat(f"/proc/{pid}").st_uid
+    except OSError:
+        return None
+    return Process(pid, int(fields[_START]), name, uid, group)
+
+
+def _holding(nodes: frozenset[str]) -> tuple[OpenNode, ...]:
+    found = []
+    for name in os.listdir("/proc"):
+        if name.isdecimal():
+            held = sorted({*_open(name, nodes), *_mapped(name, nodes)})
+            process = _process(int(name)) if held else None
+            if process is not None:
+                found.append(OpenNode(process, tuple(held)))
+    return tuple(found)
+
+
+def _open(pid: str, nodes: frozenset[str]) -> Iterator[str]:
+    """Descriptors by their links' text: no stat, so nothing that a link points to can block."""
+    directory = f"/proc/{pid}/fd"
+    try:
+        descriptors = os.listdir(directory)
+    except OSError:
+        return
+    for descriptor in descriptors:
+        with contextlib.suppress(OSError):
+            target = os.readlink(f"{directory}/{descriptor}")
+            if target.startswith("/dev/") and target.removesuffix(_DELETED) in nodes:
+                yield target.removesuffix(_DELETED)
+
+
+def _mapped(pid: str, nodes: frozenset[str]) -> Iterator[str]:
+    """A mapping keeps the driver's module after its descriptor is closed (kernel.md 8)."""
+    try:
+        with open(f"/proc/{pid}/maps", "rb") as file:
+            text = file.read()
+    except OSError:
+        return
+    if b" /dev/" not in text:
+        return
+    for line in text.decode(errors="replace").splitlines():
+        _, found, rest = line.partition(" /dev/")
+        node = f"/dev/{rest}".removesuffix(_DELETED)
+        if found and node in nodes:
+            yield node
+
+
+@contextlib.contextmanager
+def _pidfd(process: Process) -> Iterator[int | None]:
+    """Yield a descriptor of the process, None when it is gone: checked after opening, as then the pid is pinned."""
+    try:
+        descriptor = os.pidfd_open(process.pid)
+    except OSError:
+        yield None
+        return
+    try:
+        fields = _stat(process.pid)
+        yield descriptor if fields is not None and int(fields[_START]) == process.start_time else None
+    finally:
+        os.close(descriptor)
+
+
+async def _ended(process: Process) -> None:
+    with _pidfd(process) as descriptor:
+        if descriptor is None:
+            return
+        loop = asyncio.get_running_loop()
+        gone = asyncio.Event()
+        loop.add_reader(descriptor, gone.set)
+        try:
+            await gone.wait()
+        finally:
+            loop.remove_reader(descriptor)

@@ -1,5 +1,6 @@
 """Groups, guests and power (kernel.md 3, 4.2)."""
 
+import asyncio
 import errno
 
 import pytest
@@ -99,6 +100,22 @@ async def test_binding_lets_the_device_sleep_and_unbinding_forbids_it() -> None:
     await machine.kernel.write("/sys/bus/pci/drivers/vfio-pci/unbind", GPU)
     assert machine.kernel.read(f"{power}/control") == "on"
     assert machine.kernel.read(f"/sys/bus/pci/devices/{GPU}/power_state") == "unknown"
+
+
+@in_virtual_time
+async def test_opening_and_closing_the_group_is_told_to_those_who_watch() -> None:
+    machine = await detached(await igpu_dgpu())
+    await machine.kernel.load_module("vfio_iommu_type1")
+    seen: list[bool] = []
+    unwatch = machine.openings.watch("/dev/vfio/14", lambda: seen.append(machine.vfio.is_open(14)))
+    machine.start_guest(GPU)
+    await asyncio.sleep(0.1)
+    machine.stop_guest(GPU)
+    await asyncio.sleep(0.1)
+    unwatch()
+    machine.start_guest(GPU)
+    await asyncio.sleep(0.1)
+    assert seen == [True, False]
 
 
 @in_virtual_time

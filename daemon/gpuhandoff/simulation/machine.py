@@ -19,6 +19,7 @@ from gpuhandoff.simulation.logind import SimulatedLogind
 from gpuhandoff.simulation.loopback import LoopbackBroker
 from gpuhandoff.simulation.memory import Memory
 from gpuhandoff.simulation.modules import Modules
+from gpuhandoff.simulation.openings import SimulatedOpenings
 from gpuhandoff.simulation.pci import PciBus, PciDevice
 from gpuhandoff.simulation.polkit import SimulatedPolkit
 from gpuhandoff.simulation.processes import SimulatedProcess, SimulatedProcesses
@@ -60,6 +61,7 @@ class SimulatedMachine:
         self.waits = Waits()
         self.uevents = SimulatedUevents()
         self.faults = Faults()
+        self.openings = SimulatedOpenings()
         self.processes = SimulatedProcesses(self)
         self.control_groups = ControlGroups(self)
         self.memory = Memory(self, memory)
@@ -130,7 +132,8 @@ class SimulatedMachine:
         node = self.vfio.open(device.group)
         self.control_groups.add(QEMU_CGROUP)
         guest = self.processes.spawn("qemu-system-x86", uid=64055, cgroup=QEMU_CGROUP, memory=4 << 30)
-        guest.nodes += [self.vfio.container, node]
+        for one in (self.vfio.container, node):
+            self.processes.hold(guest, one)
         self.memory.pages_used += pages
         guest.on_end.append(lambda: self._pages_returned(pages))
         return guest

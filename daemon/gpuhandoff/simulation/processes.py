@@ -96,20 +96,32 @@ class SimulatedProcesses:
         """Open a device node; False when there is none."""
         node = self._machine.tree.node(path)
         if node is not None:
-            process.nodes.append(node)
+            self.hold(process, node)
         return node is not None
 
     def close(self, process: SimulatedProcess, path: str = "") -> None:
         """Close a device node, or all of them."""
-        process.nodes = [node for node in process.nodes if path and node.path != path]
-        self._machine.waits.wake()
+        for node in [node for node in process.nodes if path in {"", node.path}]:
+            self.release(process, node)
+
+    def hold(self, process: SimulatedProcess, node: Node) -> None:
+        """Have this very node open once more."""
+        process.nodes.append(node)
+        self._machine.openings.touched(node.path)
+
+    def release(self, process: SimulatedProcess, node: Node) -> None:
+        """Close this very node once; nothing happens when it is not open."""
+        if node in process.nodes:
+            process.nodes.remove(node)
+            self._machine.openings.touched(node.path)
+            self._machine.waits.wake()
 
     def end(self, pid: int) -> None:
         """End a process now, whatever its state, and those that end with it a moment later."""
         process = self._processes.pop(pid, None)
         if process is None:
             return
-        process.nodes.clear()
+        self.close(process)
         process.ended.set()
         for child in self.children(process):
             self._end_soon(child)
@@ -165,7 +177,7 @@ class SimulatedProcesses:
         for process in self._processes.values():
             if process.follows and node.path.startswith(process.follows) and node in process.nodes:
                 delay = REACTION_SECONDS * self._machine.waits.pace
-                asyncio.get_running_loop().call_later(delay, self._let_go, process, node)
+                asyncio.get_running_loop().call_later(delay, self.release, process, node)
 
     def deliver(self, process: SimulatedProcess) -> None:
         """Act on pending signals as far as stopping and freezing let it."""
@@ -177,14 +189,9 @@ class SimulatedProcesses:
         ):
             self._end_soon(process)
 
-    def _let_go(self, process: SimulatedProcess, node: Node) -> None:
-        if node in process.nodes:
-            process.nodes.remove(node)
-            self._machine.waits.wake()
-
     def _follow(self, process: SimulatedProcess, node: Node) -> None:
         if process.follows and node.path.startswith(process.follows) and node not in process.nodes:
-            process.nodes.append(node)
+            self.hold(process, node)
 
     def _end_soon(self, process: SimulatedProcess) -> None:
         delay = EXIT_SECONDS * self._machine.waits.pace

@@ -138,17 +138,15 @@ class Sessions:
             for path in nodes:
                 node = machine.tree.node(path) if path.startswith("/dev/dri/card") else None
                 if node is not None:
-                    keeper.nodes.append(node)
+                    machine.processes.hold(keeper, node)
                     session.kept.append((keeper, node))
 
     def _release_devices(self, session: SimulatedSession) -> None:
         """logind, and PID 1 which keeps its descriptors, let go of the session's DRM nodes (kernel.md 11)."""
         session.compositor = None
         for keeper, node in session.kept:
-            if node in keeper.nodes:
-                keeper.nodes.remove(node)
+            self.machine.processes.release(keeper, node)
         session.kept.clear()
-        self.machine.waits.wake()
 
     async def _stop_scope(self, session: SimulatedSession) -> None:
         await self.machine.units.stop(session.scope)

@@ -19,7 +19,7 @@ ALICE = 1000
 EVERY_SOUND = "/dev/snd/controlC"
 ONBOARD_SOUND = "/dev/snd/controlC0"
 SERVICES = ("display-manager.service", "nvidia-persistenced.service", "cron.service", "libvirtd.service", "ssh.service")
-USER_STOP_DELAY = 2.0
+USER_STOP_DELAY = 1.0
 """UserStopDelaySec of these machines; logind's default is 10 s."""
 
 GPU = "0000:01:00.0"

@@ -98,8 +98,9 @@ async def test_drivers_probe_of_a_stuck_device_returns_success_and_bind_waits() 
         await machine.kernel.write(unbind("snd_hda_intel"), AUDIO, deadline=1)
     await machine.kernel.write("/sys/bus/pci/drivers_probe", AUDIO)
     assert bound(machine, AUDIO) is None
-    with pytest.raises(OverdueError):
+    with pytest.raises(OverdueError) as caught:
         await machine.kernel.write("/sys/bus/pci/drivers/snd_hda_intel/bind", AUDIO, deadline=1)
+    assert caught.value.state == "D"
 
 
 @in_virtual_time

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import errno
+from collections.abc import AsyncIterator
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
@@ -101,7 +103,7 @@ class PciBus:
         """Take a driver away from all its devices and remove it."""
         for device in self.devices.values():
             if device.driver is driver:
-                async with device.lock:
+                async with self._locked(device):
                     await self._detach(device, driver)
         del self.drivers[driver.name]
         self._tree.remove(f"{DRIVERS}/{driver.name}")
@@ -112,7 +114,7 @@ class PciBus:
         device = self.devices.get(text.strip())
         if device is None or device.driver is not driver:
             raise failure(errno.ENODEV, f"{DRIVERS}/{driver.name}/unbind")
-        async with device.lock:
+        async with self._locked(device):
             await self._detach(device, driver)
 
     async def bind(self, driver: Driver, text: str) -> None:
@@ -121,7 +123,7 @@ class PciBus:
         device = self.devices.get(text.strip())
         if device is None or driver not in self.matching(device):
             raise failure(errno.ENODEV, path)
-        async with device.lock:
+        async with self._locked(device):
             if device.driver is not None or self._owned(device, driver):
                 raise failure(errno.EBUSY, path)
             await self._attach(device, driver)
@@ -133,12 +135,22 @@ class PciBus:
             raise failure(errno.ENODEV, "/sys/bus/pci/drivers_probe")
         if device.driver is not None:
             return
-        async with device.lock:
+        async with self._locked(device):
             for driver in self.matching(device):
                 if device.driver is None:
                     if self._owned(device, driver):
                         raise failure(errno.EINVAL, "/sys/bus/pci/drivers_probe")
                     await self._try(device, driver)
+
+    @contextlib.asynccontextmanager
+    async def _locked(self, device: PciDevice) -> AsyncIterator[None]:
+        """Hold the device lock, as everything does that binds or unbinds; a stuck driver keeps it (kernel.md 1.5)."""
+        await self._machine.waits.until(lambda: not device.lock.locked(), "__device_driver_lock")
+        try:
+            async with device.lock:
+                yield
+        finally:
+            self._machine.waits.wake()
 
     def _owned(self, device: PciDevice, driver: Driver) -> bool:
         """Whether a guest owns the device's group, which shuts out drivers of the host (kernel.md 3)."""
@@ -151,7 +163,7 @@ class PciBus:
     async def _attach_all(self, driver: Driver) -> None:
         for device in self.devices.values():
             if device.driver is None and driver in self.matching(device) and not self._owned(device, driver):
-                async with device.lock:
+                async with self._locked(device):
                     await self._try(device, driver)
 
     async def _try(self, device: PciDevice, driver: Driver) -> None:

@@ -6,9 +6,11 @@ import errno
 import pytest
 
 from gpuhandoff.host.door import Uevent
+from gpuhandoff.model.address import PciAddress
 from gpuhandoff.simulation import hardware
 from gpuhandoff.simulation.clock import in_virtual_time
 from gpuhandoff.simulation.machine import SimulatedMachine
+from gpuhandoff.simulation.pci import QUMRANET, VGA, PciDevice
 from gpuhandoff.simulation.scenarios import GPU, single_amd
 
 CONSOLE = "/sys/class/vtconsole/vtcon1"
@@ -114,6 +116,23 @@ async def test_section_9_sound_comes_later_than_bind() -> None:
     assert [event.action for event in events] == ["bind"]
     await asyncio.sleep(1)
     assert {event.subsystem for event in events[1:]} == {"sound"}
+
+
+@in_virtual_time
+async def test_the_picture_of_virtio_comes_from_virtio_gpu_on_a_child_device() -> None:
+    address = PciAddress(0, 0, 1, 0)
+    machine = SimulatedMachine([PciDevice(address, QUMRANET, 0x1050, VGA, 3, connectors=hardware.SCREEN)])
+    await machine.boot(["virtio_gpu"], [])
+    device = f"/sys/bus/pci/devices/{address}"
+    assert machine.kernel.link(f"{device}/driver") == "virtio-pci"
+    assert machine.kernel.entries(f"{device}/virtio0/drm") == ["card0", "renderD128"]
+    await machine.kernel.remove_module("virtio_gpu")
+    assert machine.kernel.link(f"{device}/driver") == "virtio-pci"
+    assert not machine.kernel.exists("/dev/dri/card0")
+    await machine.kernel.load_module("virtio_gpu")
+    await machine.kernel.write("/sys/bus/pci/drivers/virtio-pci/unbind", str(address))
+    assert not machine.kernel.exists(f"{device}/virtio0")
+    assert not machine.kernel.exists("/dev/dri/card0")
 
 
 @in_virtual_time

@@ -4,15 +4,10 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from gpuhandoff.simulation.display_drivers import (
-    BochsDriver,
-    DisplayDriver,
-    NvidiaDriver,
-    load_nvidia_drm,
-    unload_nvidia_drm,
-)
+from gpuhandoff.simulation.display_drivers import BochsDriver, DisplayDriver, VirtioDriver, load_drm, unload_drm
 from gpuhandoff.simulation.drivers import AudioDriver, BridgeDriver, BusDriver, Driver, VfioDriver
 from gpuhandoff.simulation.modules import Module
+from gpuhandoff.simulation.nvidia_driver import NvidiaDriver
 from gpuhandoff.simulation.pci import AMD, INTEL, NVIDIA
 from gpuhandoff.simulation.vfio import load_vfio, unload_vfio
 
@@ -113,6 +108,13 @@ _DRIVERS = (
         ("vfio_pci_core", "vfio"),
         lambda machine: VfioDriver(machine, "vfio-pci", "vfio_pci"),
     ),
+    Module(
+        "virtio_gpu",
+        "kernel/drivers/gpu/drm/virtio/virtio-gpu.ko",
+        ("drm_kms_helper", "drm"),
+        loaded=load_drm,
+        leaves=unload_drm,
+    ),
     Module("xhci_pci", "kernel/drivers/usb/host/xhci-pci.ko", builtin=True),
     Module("virtio_pci", "kernel/drivers/virtio/virtio_pci.ko", builtin=True),
 )
@@ -128,8 +130,8 @@ def nvidia_modules(version: str) -> tuple[Module, ...]:
             "nvidia_drm",
             "updates/dkms/nvidia-drm.ko",
             ("nvidia_modeset", "drm_kms_helper", "drm"),
-            loaded=load_nvidia_drm,
-            leaves=unload_nvidia_drm,
+            loaded=load_drm,
+            leaves=unload_drm,
             parameters=(("modeset", modeset), ("fbdev", "Y")),
             version=version,
         ),
@@ -148,4 +150,5 @@ def builtin_drivers(machine: SimulatedMachine) -> tuple[Driver, ...]:
     return (
         BridgeDriver(machine, "pcieport", None, classes=(0x0604,)),
         Driver(machine, "xhci_hcd", None, classes=(0x0C03,)),
+        VirtioDriver(machine),
     )

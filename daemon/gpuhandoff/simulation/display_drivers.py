@@ -2,17 +2,13 @@
 
 from __future__ import annotations
 
-import os
 from typing import TYPE_CHECKING
 
 from gpuhandoff.simulation.drivers import Driver
-from gpuhandoff.simulation.pci import NVIDIA, PciDevice
-from gpuhandoff.simulation.tree import Node
+from gpuhandoff.simulation.pci import DISPLAY_CLASSES, QUMRANET, PciDevice
 
 if TYPE_CHECKING:
     from gpuhandoff.simulation.machine import SimulatedMachine
-
-NVIDIA_MAJOR = 195
 
 
 class DisplayDriver(Driver):
@@ -23,26 +19,26 @@ class DisplayDriver(Driver):
     idles = True
     ddc_buses = 1
 
-    def __init__(self, machine: SimulatedMachine, name: str, module: str, vendor: int) -> None:
-        super().__init__(machine, name, module, classes=(0x0300, 0x0302, 0x0380), vendors=(vendor,))
+    def __init__(self, machine: SimulatedMachine, name: str, module: str | None, vendor: int) -> None:
+        super().__init__(machine, name, module, classes=DISPLAY_CLASSES, vendors=(vendor,))
         self._framebuffers: dict[str, int] = {}
 
     async def probe(self, device: PciDevice) -> None:
         """Evict the firmware's framebuffer, make card, framebuffer and console."""
         self.machine.graphics.evict_firmware(device)
         self.machine.buses.add(device, self.module, [f"{self.name} DDC {n}" for n in range(self.ddc_buses)])
-        self._show(device, self.module)
+        self._show(device, device.path, self.module or self.name)
 
     async def remove(self, device: PciDevice) -> None:
         """Take the picture away, then wait for the DDC buses (kernel.md 1.4)."""
         self._hide(device)
         await self.machine.buses.remove(device)
 
-    def _show(self, device: PciDevice, module: str | None) -> None:
-        self.machine.graphics.add_card(device, module)
+    def _show(self, device: PciDevice, path: str, module: str) -> None:
+        self.machine.graphics.add_card(device, path, module)
         if device.connectors:
-            name = f"{(module or self.name).replace('_', '-')}drmfb"
-            self._framebuffers[device.path] = self.machine.graphics.add_framebuffer(device, device.path, name, module)
+            name = f"{module.replace('_', '-')}drmfb"
+            self._framebuffers[device.path] = self.machine.graphics.add_framebuffer(device, path, name, module)
 
     def _hide(self, device: PciDevice) -> None:
         number = self._framebuffers.pop(device.path, None)
@@ -57,84 +53,73 @@ class BochsDriver(DisplayDriver):
     ddc_buses = 0
 
 
-class NvidiaDriver(DisplayDriver):
-    """nvidia: DRM comes from nvidia_drm, and remove waits until nobody uses the GPU, perhaps for ever (fact 11)."""
+class StackedDriver(DisplayDriver):
+    """A PCI driver whose DRM device comes from another module, when that one is loaded."""
 
-    def __init__(self, machine: SimulatedMachine) -> None:
-        super().__init__(machine, "nvidia", "nvidia", NVIDIA)
-        self._nodes: dict[str, Node] = {}
+    drm_module = ""
+
+    def __init__(self, machine: SimulatedMachine, name: str, module: str | None, vendor: int) -> None:
+        super().__init__(machine, name, module, vendor)
         self._shown: set[str] = set()
 
-    async def probe(self, device: PciDevice) -> None:
-        """Take the GPU; its nodes were made by nvidia-modprobe and outlive the module."""
-        self.machine.graphics.evict_firmware(device)
-        number = self.machine.lowest_free(int(node.path.removeprefix("/dev/nvidia")) for node in self._nodes.values())
-        node = Node(f"/dev/nvidia{number}", os.makedev(NVIDIA_MAJOR, number), "nvidia", device.path)
-        self._nodes[device.path] = node
-        self.machine.tree.add(node.path, node)
-        self.machine.tree.text(
-            f"/proc/driver/nvidia/gpus/{device.address}/information",
-            f"Model: \t\t {device.name}\nBus Location: \t {device.address}\nDevice Minor: \t {number}\n",
-        )
-        self.machine.buses.add(device, self.module, [f"NVIDIA i2c adapter 1 at {str(device.address)[5:]}"])
-        self.show(device)
-        self.machine.processes.appeared(node)
-
-    async def remove(self, device: PciDevice) -> None:
-        """Wait for the usage count in an interruptible sleep that signals do not end (kernel.md 1.4)."""
-        waits = self.machine.waits
-        if self._usage(device) and self._never_ends(device):
-            await waits.until(lambda: False, "nv_pci_remove_helper", state="S")
-        if self._modeset_unplugs():
-            self.hide(device)
-        await waits.until(lambda: not self._usage(device), "nv_pci_remove_helper", state="S")
-        self.hide(device)
-        await self.machine.buses.remove(device)
-        self.machine.tree.remove(f"/proc/driver/nvidia/gpus/{device.address}")
-        del self._nodes[device.path]
+    def place(self, device: PciDevice) -> str:
+        """Return the directory that the DRM device hangs below."""
+        return device.path
 
     def show(self, device: PciDevice) -> None:
-        """Have nvidia_drm, if it is loaded, make the GPU's DRM nodes."""
-        if "nvidia_drm" in self.machine.modules.loaded and device.path not in self._shown:
+        """Have the DRM module, if it is loaded, make the GPU's DRM nodes."""
+        if self.drm_module in self.machine.modules.loaded and device.path not in self._shown:
             self._shown.add(device.path)
-            self._show(device, "nvidia_drm")
+            self.machine.graphics.evict_firmware(device)
+            self._show(device, self.place(device), self.drm_module)
 
     def hide(self, device: PciDevice) -> None:
-        """Have nvidia_drm take them away."""
+        """Have the DRM module take them away."""
         if device.path in self._shown:
             self._shown.discard(device.path)
             self._hide(device)
 
-    def _usage(self, device: PciDevice) -> int:
-        """The usage count: each open of the GPU's own nodes, and nvidia_drm itself while its modeset is on."""
-        nodes = [self._nodes[device.path], *self.machine.graphics.nodes_of(device)]
-        return len(self.machine.processes.holders(nodes)) + (device.path in self._shown)
 
-    def _never_ends(self, device: PciDevice) -> bool:
-        """Older drivers wait for nvidia_drm, which never lets go; with CUDA (uvm) even a dead holder counts on."""
-        if device.path in self._shown and not self._modeset_unplugs():
-            return True
-        cuda = {process.pid for process in self.machine.processes.with_path("/dev/nvidia-uvm")}
-        return bool(cuda & set(self.machine.processes.holders([self._nodes[device.path]])))
+class VirtioDriver(StackedDriver):
+    """virtio-pci, often built in: it makes a virtio device, and virtio_gpu makes the picture (kernel.md 1.1)."""
 
-    def _modeset_unplugs(self) -> bool:
-        """Whether nvidia_modeset has the hook that unplugs a GPU: 580.94.06, from 580.105.08, from 590."""
-        version = tuple(int(part) for part in self.machine.nvidia_version.split("."))
-        return version == (580, 94, 6) or version >= (580, 105, 8)
+    drm_module = "virtio_gpu"
+
+    def __init__(self, machine: SimulatedMachine) -> None:
+        super().__init__(machine, "virtio-pci", None, QUMRANET)
+        self._children: dict[str, int] = {}
+
+    def place(self, device: PciDevice) -> str:
+        """Return the virtio device's directory."""
+        return f"{device.path}/virtio{self._children[device.path]}"
+
+    async def probe(self, device: PciDevice) -> None:
+        """Make the virtio device."""
+        number = self.machine.lowest_free(self._children.values())
+        self._children[device.path] = number
+        self.machine.tree.text(f"{self.place(device)}/device", "0x0010\n")
+        self.machine.tree.link(f"/sys/bus/virtio/devices/virtio{number}", self.place(device))
+        self.machine.uevents.emit("add", self.place(device), "virtio")
+        self.show(device)
+
+    async def remove(self, device: PciDevice) -> None:
+        """Remove the virtio device with everything below it."""
+        self.hide(device)
+        path, number = self.place(device), self._children.pop(device.path)
+        self.machine.tree.remove(f"/sys/bus/virtio/devices/virtio{number}")
+        self.machine.tree.remove(path)
+        self.machine.uevents.emit("remove", path, "virtio")
 
 
-async def load_nvidia_drm(machine: SimulatedMachine) -> None:
-    """Make DRM nodes for every GPU that nvidia has."""
-    driver = machine.pci.drivers.get("nvidia")
-    if isinstance(driver, NvidiaDriver):
-        for device in machine.pci.devices.values():
-            if device.driver is driver:
-                driver.show(device)
+def load_drm(machine: SimulatedMachine, _name: str) -> None:
+    """Make DRM nodes for every GPU whose PCI driver waits for the module that was just loaded."""
+    for device in machine.pci.devices.values():
+        if isinstance(device.driver, StackedDriver):
+            device.driver.show(device)
 
 
-async def unload_nvidia_drm(machine: SimulatedMachine) -> None:
-    """Take all of them away."""
-    driver = machine.pci.drivers.get("nvidia")
-    if isinstance(driver, NvidiaDriver):
-        for device in machine.pci.devices.values():
-            driver.hide(device)
+def unload_drm(machine: SimulatedMachine, name: str) -> None:
+    """Take away all DRM nodes that a module has made."""
+    for device in machine.pci.devices.values():
+        if isinstance(device.driver, StackedDriver) and device.driver.drm_module == name:
+            device.driver.hide(device)

@@ -26,8 +26,6 @@ def add_function(machine: SimulatedMachine, device: PciDevice) -> None:
     tree.text(f"{path}/class", f"0x{device.pci_class:06x}\n")
     tree.text(f"{path}/subsystem_vendor", f"0x{device.subsystem[0]:04x}\n")
     tree.text(f"{path}/subsystem_device", f"0x{device.subsystem[1]:04x}\n")
-    tree.text(f"{path}/config", "\ufffd" * 64)
-    tree.text(f"{path}/enable", lambda: f"{int(device.driver is not None)}\n")
     if device.is_vga:
         tree.text(f"{path}/boot_vga", f"{int(device.boot_vga)}\n")
     if device.reset_method:

@@ -28,6 +28,15 @@ class Framebuffer:
     path: str
 
 
+@dataclass(frozen=True, slots=True)
+class Card:
+    """A DRM device: its number, its directory, its nodes."""
+
+    number: int
+    path: str
+    nodes: tuple[Node, ...]
+
+
 @dataclass(eq=False, slots=True)
 class Firmware:
     """The firmware's framebuffer, a platform device gone for good when a driver takes the GPU (kernel.md fact 9)."""
@@ -44,7 +53,7 @@ class Graphics:
     def __init__(self, machine: SimulatedMachine) -> None:
         self._machine = machine
         self._framebuffers: dict[int, Framebuffer] = {}
-        self._cards: dict[str, tuple[int, list[Node]]] = {}
+        self._cards: dict[str, Card] = {}
         self._firmware: Firmware | None = None
         self._console_bound = False
         machine.tree.text("/proc/fb", self._list_framebuffers)
@@ -85,51 +94,57 @@ class Graphics:
             machine.tree.remove(f"{CONSOLES}/vtcon1")
             machine.uevents.emit("remove", f"{CONSOLES}/vtcon1", "vtconsole")
 
-    def add_card(self, device: PciDevice, module: str | None) -> None:
-        """Make the DRM nodes and connectors of a GPU."""
+    def add_card(self, device: PciDevice, path: str, module: str | None) -> None:
+        """Make the DRM nodes and connectors of a GPU below `path`."""
         machine = self._machine
-        number = machine.lowest_free(card for card, _ in self._cards.values())
+        number = machine.lowest_free(card.number for card in self._cards.values())
         nodes = []
         for name, minor in ((f"card{number}", number), (f"renderD{128 + number}", 128 + number)):
-            path = f"{device.path}/drm/{name}"
-            machine.tree.text(f"{path}/dev", f"{DRM_MAJOR}:{minor}\n")
-            machine.tree.link(f"{path}/device", device.path)
+            place = f"{path}/drm/{name}"
+            machine.tree.text(f"{place}/dev", f"{DRM_MAJOR}:{minor}\n")
+            machine.tree.link(f"{place}/device", path)
             node = Node(f"/dev/dri/{name}", os.makedev(DRM_MAJOR, minor), module, device.path)
-            machine.add_node(node, path, f"/sys/class/drm/{name}")
+            machine.add_node(node, place, f"/sys/class/drm/{name}")
             nodes.append(node)
-            machine.uevents.emit("add", path, "drm")
+            machine.uevents.emit("add", place, "drm")
+        card = Card(number, f"{path}/drm", tuple(nodes))
+        self._cards[device.path] = card
         if device.boot_vga and machine.newer_than(7, 0):
-            machine.tree.text(f"{device.path}/drm/card{number}/boot_display", "1\n")
+            machine.tree.text(f"{card.path}/card{number}/boot_display", "1\n")
         for connector, connected in device.connectors:
-            name = f"card{number}-{connector}"
-            path = f"{device.path}/drm/card{number}/{name}"
-            machine.tree.text(f"{path}/status", "connected\n" if connected else "disconnected\n")
-            machine.tree.text(f"{path}/enabled", "enabled\n" if connected else "disabled\n")
-            machine.tree.text(f"{path}/dpms", "On\n" if connected else "Off\n")
-            machine.tree.link(f"{path}/device", f"{device.path}/drm/card{number}")
-            machine.tree.link(f"/sys/class/drm/{name}", path)
-            machine.uevents.emit("add", path, "drm")
-        self._cards[device.path] = (number, nodes)
-        machine.uevents.emit("change", f"{device.path}/drm/card{number}", "drm")
+            self._add_connector(card, connector, connected=connected)
+        machine.uevents.emit("change", f"{card.path}/card{number}", "drm")
+
+    def _add_connector(self, card: Card, connector: str, *, connected: bool) -> None:
+        tree, name = self._machine.tree, f"card{card.number}-{connector}"
+        path = f"{card.path}/card{card.number}/{name}"
+        tree.text(f"{path}/status", "connected\n" if connected else "disconnected\n")
+        tree.text(f"{path}/enabled", "enabled\n" if connected else "disabled\n")
+        tree.text(f"{path}/dpms", "On\n" if connected else "Off\n")
+        tree.link(f"{path}/device", f"{card.path}/card{card.number}")
+        tree.link(f"/sys/class/drm/{name}", path)
+        self._machine.uevents.emit("add", path, "drm")
 
     def remove_card(self, device: PciDevice) -> None:
         """Take the DRM nodes of a GPU away, whoever has them open."""
         machine = self._machine
-        number, nodes = self._cards.pop(device.path, (0, []))
-        if not nodes:
+        card = self._cards.pop(device.path, None)
+        if card is None:
             return
         for connector, _ in device.connectors:
-            machine.tree.remove(f"/sys/class/drm/card{number}-{connector}")
-            machine.uevents.emit("remove", f"{device.path}/drm/card{number}/card{number}-{connector}", "drm")
-        for node in reversed(nodes):
+            name = f"card{card.number}-{connector}"
+            machine.tree.remove(f"/sys/class/drm/{name}")
+            machine.uevents.emit("remove", f"{card.path}/card{card.number}/{name}", "drm")
+        for node in reversed(card.nodes):
             name = node.path.rsplit("/", 1)[-1]
             machine.remove_node(node, f"/sys/class/drm/{name}")
-            machine.uevents.emit("remove", f"{device.path}/drm/{name}", "drm")
-        machine.tree.remove(f"{device.path}/drm")
+            machine.uevents.emit("remove", f"{card.path}/{name}", "drm")
+        machine.tree.remove(card.path)
 
-    def nodes_of(self, device: PciDevice) -> list[Node]:
+    def nodes_of(self, device: PciDevice) -> tuple[Node, ...]:
         """Return the DRM nodes of a GPU."""
-        return self._cards.get(device.path, (0, []))[1]
+        card = self._cards.get(device.path)
+        return card.nodes if card is not None else ()
 
     def add_firmware(self, device: PciDevice, name: str = "efi-framebuffer") -> None:
         """Register the firmware's framebuffer; since 6.9 it is a child of its GPU (kernel.md 2)."""

@@ -22,7 +22,8 @@ from gpuhandoff.simulation.modules import Modules
 from gpuhandoff.simulation.openings import SimulatedOpenings
 from gpuhandoff.simulation.pci import PciBus, PciDevice
 from gpuhandoff.simulation.polkit import SimulatedPolkit
-from gpuhandoff.simulation.processes import SimulatedProcess, SimulatedProcesses
+from gpuhandoff.simulation.process import SimulatedProcess
+from gpuhandoff.simulation.processes import SimulatedProcesses
 from gpuhandoff.simulation.processors import Processors
 from gpuhandoff.simulation.sessions import Sessions
 from gpuhandoff.simulation.snapshot import take_snapshot

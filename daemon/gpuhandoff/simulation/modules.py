@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import errno
-from collections.abc import Awaitable, Callable
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
@@ -14,7 +14,7 @@ if TYPE_CHECKING:
     from gpuhandoff.simulation.machine import SimulatedMachine
 
 LOAD_SECONDS = 0.05
-Hook = Callable[["SimulatedMachine"], Awaitable[None]]
+Hook = Callable[["SimulatedMachine", str], None]
 
 
 @dataclass(frozen=True, slots=True)
@@ -74,7 +74,7 @@ class Modules:
         if driver is not None:
             await self._machine.pci.register(driver)
         if module.loaded is not None:
-            await module.loaded(self._machine)
+            module.loaded(self._machine, name)
 
     async def remove(self, name: str) -> None:
         """Do what delete_module does: EAGAIN at once while it is used, no timeout once its exit function runs."""
@@ -85,7 +85,7 @@ class Modules:
         module, driver = self.available[name], self.loaded[name]
         await self._machine.waits.takes(LOAD_SECONDS)
         if module.leaves is not None:
-            await module.leaves(self._machine)
+            module.leaves(self._machine, name)
         if driver is not None:
             await self._machine.pci.unregister(driver)
         del self.loaded[name]

@@ -20,7 +20,8 @@ DEVICES = "/sys/bus/pci/devices"
 DRIVERS = "/sys/bus/pci/drivers"
 VGA = 0x030000
 BRIDGE = 0x0604
-NVIDIA, AMD, INTEL = 0x10DE, 0x1002, 0x8086
+DISPLAY_CLASSES = (0x0300, 0x0302, 0x0380)
+NVIDIA, AMD, INTEL, QUMRANET = 0x10DE, 0x1002, 0x8086, 0x1AF4
 
 
 @dataclass(eq=False, slots=True)

@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import asyncio
 import signal
-from collections.abc import Callable, Collection, Iterable
-from dataclasses import dataclass, field
+from collections.abc import Collection, Iterable
 from typing import TYPE_CHECKING
 
 from gpuhandoff.host.door import OpenNode
 from gpuhandoff.model.world import Process
+from gpuhandoff.simulation.process import SimulatedProcess
 from gpuhandoff.simulation.tree import Node
 
 if TYPE_CHECKING:
@@ -20,36 +20,6 @@ EXIT_SECONDS = 0.05
 REACTION_SECONDS = 0.02
 """From a device event to what a program does about it."""
 FIRST_PID = 400
-
-
-@dataclass(eq=False, slots=True)
-class SimulatedProcess:
-    """A process. `state` is R or S when it runs, T when stopped, D when it sleeps uninterruptibly."""
-
-    pid: int
-    start_time: int
-    name: str
-    uid: int = 0
-    cgroup: str = "/"
-    state: str = "S"
-    parent: SimulatedProcess | None = None
-    """Ends with it, as a program does that loses its compositor."""
-    stubborn: bool = False
-    """Ignores SIGTERM."""
-    unkillable: bool = False
-    """Does not answer SIGKILL either, as in D state."""
-    follows: str = ""
-    """Opens every node whose path begins so when it appears, and closes it when it goes, as WirePlumber does."""
-    memory: int = 50 << 20
-    nodes: list[Node] = field(default_factory=list)
-    pending: set[int] = field(default_factory=set)
-    on_end: list[Callable[[], None]] = field(default_factory=list)
-    ended: asyncio.Event = field(default_factory=asyncio.Event)
-
-    @property
-    def value(self) -> Process:
-        """What the Processes door says of it."""
-        return Process(self.pid, self.start_time, self.name, self.uid, self.cgroup)
 
 
 class SimulatedProcesses:

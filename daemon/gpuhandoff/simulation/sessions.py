@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 from enum import Enum
 from typing import TYPE_CHECKING
 
-from gpuhandoff.simulation.processes import SimulatedProcess
+from gpuhandoff.simulation.process import SimulatedProcess
 from gpuhandoff.simulation.tree import Node
 from gpuhandoff.simulation.units import Program, SimulatedUnit
 

@@ -11,7 +11,7 @@ from gpuhandoff.simulation.processors import format_mask
 
 if TYPE_CHECKING:
     from gpuhandoff.simulation.machine import SimulatedMachine
-    from gpuhandoff.simulation.processes import SimulatedProcess
+    from gpuhandoff.simulation.process import SimulatedProcess
 
 
 def take_snapshot(machine: SimulatedMachine) -> dict[str, Any]:

@@ -8,7 +8,7 @@ from collections.abc import Awaitable, Callable
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
-from gpuhandoff.simulation.processes import SimulatedProcess
+from gpuhandoff.simulation.process import SimulatedProcess
 
 if TYPE_CHECKING:
     from gpuhandoff.simulation.machine import SimulatedMachine

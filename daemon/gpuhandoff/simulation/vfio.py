@@ -81,11 +81,11 @@ class Vfio:
         return [path.rsplit("/", 1)[-1] for path in self._members]
 
 
-async def load_vfio(machine: SimulatedMachine) -> None:
+def load_vfio(machine: SimulatedMachine, _name: str) -> None:
     """Make the container node."""
     machine.add_node(machine.vfio.container, "/sys/devices/virtual/misc/vfio", "/sys/class/misc/vfio")
 
 
-async def unload_vfio(machine: SimulatedMachine) -> None:
+def unload_vfio(machine: SimulatedMachine, _name: str) -> None:
     """Take it away."""
     machine.remove_node(machine.vfio.container, "/sys/class/misc/vfio")

@@ -12,8 +12,6 @@ from gpuhandoff.host.door import Uevent
 
 OVERFLOW = Uevent("overflow", "", "")
 """Stands for events that the kernel had no room for: whoever waits looks again."""
-BUFFER = 1 << 20
-"""Bytes of the socket's buffer."""
 
 
 class MachineUevents:
@@ -27,7 +25,6 @@ class MachineUevents:
         """Hand every event to `callback`."""
         if self._monitor is None:
             self._monitor = pyudev.Monitor.from_netlink(pyudev.Context(), "kernel")
-            self._monitor.set_receive_buffer_size(BUFFER)
             self._monitor.start()
             asyncio.get_running_loop().add_reader(self._monitor.fileno(), self._read)
         self._callbacks.append(callback)

@@ -15,12 +15,16 @@ def sessions_shown(world: World, gpu: Gpu) -> tuple[Session, ...]:
     logind's descriptors over a restart) holds the node on a compositor's behalf without saying whose, so then every
     graphical session on a seat counts.
     """
-    graphical = tuple(session for session in world.sessions if session.is_graphical and session.seat)
     showing = [holder for holder in gpu.holders if _shows(holder)]
-    if any(holder.seat_service for holder in showing):
-        return graphical
+    by_logind = any(holder.seat_service for holder in showing)
     return tuple(
-        session for session in graphical if any(_belongs(holder, session) for holder in showing)
+        session
+        for session in world.sessions
+        if session.seat
+        and (
+            (session.is_graphical and by_logind)
+            or any(_belongs(holder, session) for holder in showing)
+        )
     )
 
 
@@ -51,5 +55,7 @@ def _shows(holder: Holder) -> bool:
 def _belongs(holder: Holder, session: Session) -> bool:
     """Compositors of Plasma and GNOME run in user@UID.service, outside the session's scope (kernel.md fact 12)."""
     return holder.session == session.id or (
-        not holder.session and f"/user-{session.uid}.slice/user@{session.uid}.service/" in holder.process.cgroup + "/"
+        not holder.session
+        and session.is_graphical
+        and f"/user-{session.uid}.slice/user@{session.uid}.service/" in holder.process.cgroup + "/"
     )

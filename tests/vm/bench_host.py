@@ -1,0 +1,110 @@
+"""A test host with gpuhandoff installed from its package, and what the tests do with it."""
+
+from __future__ import annotations
+
+import json
+import os
+import shlex
+from pathlib import Path
+from typing import Any
+
+from tests.vm.agent import Done
+from tests.vm.hosts import Layout
+from tests.vm.image import image
+from tests.vm.machine import Machine
+
+HERE = Path(__file__).parent
+CALL = "busctl --system --timeout=120 call org.gpuhandoff.Manager /org/gpuhandoff/Manager org.gpuhandoff.Manager"
+READY = "installed"
+
+Snapshot = dict[str, Any]
+
+
+class BenchHost:
+    """A machine, its layout, and the package under test."""
+
+    def __init__(self, layout: Layout) -> None:
+        self.layout = layout
+        self.machine = Machine(image(), layout.devices)
+        try:
+            self._install()
+        except BaseException:
+            self.machine.stop()
+            raise
+
+    def _install(self) -> None:
+        self.machine.wait_for_boot()
+        self.machine.agent.push(HERE / "observe.py", "/root/observe.py")
+        self.machine.agent.push(HERE / "bare.sh", "/root/bare.sh")
+        self.machine.agent.push(package(), "/root/gpuhandoff.deb")
+        self.run("dpkg -i /root/gpuhandoff.deb >/root/dpkg.log 2>&1 || { cat /root/dpkg.log; exit 1; }")
+        if self.run("systemctl start gpuhandoffd", timeout=90, check=False).status:
+            raise AssertionError(f"the daemon does not start:\n{self.log()}")
+        self.machine.save(READY)
+
+    def restore(self) -> None:
+        """Be as right after the installation."""
+        self.machine.restore(READY)
+
+    def run(self, command: str, *, timeout: float = 120, check: bool = True) -> Done:
+        """Run a shell command inside."""
+        return self.machine.run(command, timeout=timeout, check=check)
+
+    def call(self, member: str, *arguments: str, signature: str = "", check: bool = True) -> Done:
+        """Call the manager by busctl, as a person would."""
+        words = " ".join(shlex.quote(one) for one in ([signature, *arguments] if signature else arguments))
+        return self.run(f"{CALL} {member} {words}", timeout=180, check=check)
+
+    def handoff(self, *options: str, gpu: str = "", check: bool = True) -> Done:
+        """Call Handoff with options as busctl words: key, type, value, and so on."""
+        consent = ("stop-display", "b", "true") if self.layout.ends_desktop and "stop-display" not in options else ()
+        words = (*consent, *options)
+        return self.call("Handoff", gpu or self.layout.gpu, str(len(words) // 3), *words, signature="sa{sv}", check=check)
+
+    def reclaim(self, *, check: bool = True) -> Done:
+        """Call Reclaim."""
+        return self.call("Reclaim", self.layout.gpu, "0", signature="sa{sv}", check=check)
+
+    def status(self) -> dict[str, Any]:
+        """Return Status of the layout's GPU, without the D-Bus types."""
+        reply = json.loads(self.run(f"{CALL.replace('busctl', 'busctl -j')} Status").output)
+        gpu = reply["data"][0][self.layout.gpu]["data"]
+        return {key: value["data"] for key, value in gpu.items()}
+
+    def snapshot(self) -> Snapshot:
+        """Return everything observable."""
+        return dict(json.loads(self.run("python3 -I /root/observe.py").output))
+
+    def drivers(self) -> list[str]:
+        """Return the drivers of the layout's functions."""
+        paths = " ".join(f"/sys/bus/pci/devices/{one}/driver" for one in self.layout.functions)
+        return self.run(f"for d in {paths}; do basename $(readlink $d || echo none); done").output.split()
+
+    def log(self) -> str:
+        """Return the daemon's journal."""
+        return self.run("journalctl -u gpuhandoffd -o cat --no-pager | tail -n 80", check=False).output
+
+    def process(self, name: str) -> str:
+        """Return pid and start time of a process, to tell it from its successor."""
+        return self.run(f"for p in $(pgrep -x {name}); do cut -d' ' -f1,22 /proc/$p/stat; done").output.strip()
+
+    def stop(self) -> None:
+        """Switch off."""
+        self.machine.stop()
+
+
+def package() -> Path:
+    """Return the package under test, named by `./run vm-test`."""
+    return Path(os.environ["GPUHANDOFF_DEB"])
+
+
+def difference(before: Snapshot, after: Snapshot) -> list[str]:
+    """Return what differs, one line each; empty when nothing does."""
+    lines = []
+    for key in sorted({*before, *after}):
+        old, new = before.get(key), after.get(key)
+        if isinstance(old, dict) and isinstance(new, dict):
+            lines += [f"{key}: {line}" for line in difference(old, new)]
+        elif old != new:
+            lines.append(f"{key}: {old!r} became {new!r}")
+    return lines

@@ -1,0 +1,95 @@
+"""One QEMU process with an emulated IOMMU: software emulation unless told otherwise, as a /dev/kvm may not run a kernel."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import subprocess
+import tempfile
+from collections.abc import Sequence
+from pathlib import Path
+
+from tests.vm.agent import Agent, Done
+from tests.vm.image import Image
+from tests.vm.qmp import Monitor
+
+OVMF = Path("/usr/share/OVMF")
+BOOT = 400
+"""Seconds from power-on to the agent's answer on a slow machine."""
+
+
+class Machine:
+    """A running test host."""
+
+    def __init__(self, image: Image, devices: Sequence[str]) -> None:
+        self.directory = Path(tempfile.mkdtemp(prefix="gpuhandoff-vm-"))
+        disk = self.directory / "disk.qcow2"
+        subprocess.run(
+            ["qemu-img", "create", "-q", "-f", "qcow2", "-F", "qcow2", "-b", str(image.disk), str(disk)], check=True
+        )
+        shutil.copy(OVMF / "OVMF_VARS_4M.fd", self.directory / "vars.fd")
+        # savevm needs qcow2 for everything that can be written.
+        subprocess.run(
+            ["qemu-img", "convert", "-O", "qcow2", str(self.directory / "vars.fd"), str(self.directory / "vars.qcow2")],
+            check=True,
+        )
+        with (self.directory / "qemu.log").open("wb") as log:
+            self.process = subprocess.Popen(self._command(image, disk, devices), stdin=subprocess.DEVNULL, stdout=log, stderr=log)
+        self.monitor = Monitor(self.directory / "qmp")
+        self.agent = Agent(self.directory / "agent")
+
+    def _command(self, image: Image, disk: Path, devices: Sequence[str]) -> list[str]:
+        accelerator = os.environ.get("GPUHANDOFF_VM_ACCEL", "tcg,thread=multi")
+        arguments = [arg for device in devices for arg in ("-device", device)]
+        return [
+            "qemu-system-x86_64",
+            *("-machine", "q35,kernel-irqchip=split", "-accel", accelerator, "-cpu", "max", "-smp", "2", "-m", "4096"),
+            *("-nodefaults", "-no-user-config", "-display", "none", "-vga", "none", "-no-reboot"),
+            *("-drive", f"if=pflash,format=raw,readonly=on,file={OVMF / 'OVMF_CODE_4M.fd'}"),
+            *("-drive", f"if=pflash,format=qcow2,file={self.directory / 'vars.qcow2'}"),
+            *("-kernel", str(image.kernel), "-initrd", str(image.initrd)),
+            *("-append", "root=LABEL=root rw intel_iommu=on console=tty0 console=ttyS0 quiet mitigations=off"),
+            *("-serial", f"file:{self.directory / 'serial.log'}"),
+            *("-qmp", f"unix:{self.directory / 'qmp'},server=on,wait=off"),
+            *("-drive", f"if=none,id=disk,format=qcow2,file={disk},cache=unsafe"),
+            *("-device", "intel-iommu,intremap=on,caching-mode=on"),
+            *("-device", "virtio-blk-pci,drive=disk"),
+            *("-device", "virtio-serial-pci"),
+            *("-chardev", f"socket,id=agent,path={self.directory / 'agent'},server=on,wait=off"),
+            *("-device", "virtserialport,chardev=agent,name=org.qemu.guest_agent.0"),
+            *("-audiodev", "none,id=silence"),
+            *arguments,
+        ]
+
+    def wait_for_boot(self) -> None:
+        """Wait for the agent, then for everything that systemd starts."""
+        self.agent.sync(BOOT)
+        self.run("systemctl is-system-running --wait", timeout=BOOT, check=False)
+
+    def run(self, command: str, *, timeout: float = 120, check: bool = True) -> Done:
+        """Run a shell command inside; raises AssertionError when it fails and `check` is set."""
+        done = self.agent.run(command, timeout)
+        if check and done.status:
+            raise AssertionError(f"{command}\nexit status {done.status}\n{done.output}{done.errors}")
+        return done
+
+    def save(self, name: str) -> None:
+        """Keep the whole machine as it is now."""
+        self.monitor.human(f"savevm {name}")
+
+    def restore(self, name: str) -> None:
+        """Be as it was then."""
+        self.monitor.human(f"loadvm {name}")
+        self.agent.sync(30)
+
+    def screenshot(self, target: Path) -> None:
+        """Write what the first display shows as PNG."""
+        self.monitor.execute("screendump", filename=str(target), format="png")
+
+    def stop(self) -> None:
+        """Switch the machine off and forget it."""
+        self.agent.close()
+        self.monitor.close()
+        self.process.kill()
+        self.process.wait()
+        shutil.rmtree(self.directory, ignore_errors=True)

@@ -27,14 +27,18 @@ NETWORK_CLASS = 0x020000
 
 ALICE = Session("3", 1000, "alice", "seat0", "user", "wayland", "active", "session-3.scope", 900)
 COMPOSITOR = Holder(
-    Process(950, 5000, "kwin_wayland", 1000, "/user.slice/user-1000.slice/user@1000.service/session.slice/plasma-kwin.service"),
+    Process(
+        950,
+        5000,
+        "kwin_wayland",
+        1000,
+        "/user.slice/user-1000.slice/user@1000.service/session.slice/plasma-kwin.service",
+    ),
     ("/dev/dri/card0", "/dev/dri/renderD128"),
     unit="plasma-kwin.service",
 )
 LOGIND = Holder(Process(500, 300, "systemd-logind", 0), ("/dev/dri/card0",), "systemd-logind.service", seat_service=True)
-CUDA = Holder(
-    Process(4242, 9000, "ollama", 998, "/system.slice/ollama.service"), ("/dev/dri/renderD128",), "ollama.service"
-)
+CUDA = Holder(Process(4242, 9000, "ollama", 998, "/system.slice/ollama.service"), ("/dev/dri/renderD128",), "ollama.service")
 
 
 def function(address: PciAddress, pci_class: int, driver: str | None, *, group: int | None = 7) -> Function:

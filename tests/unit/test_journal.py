@@ -13,7 +13,10 @@ from gpuhandoff.model.address import PciAddress
 from gpuhandoff.transaction.journal import JournalDirectory, Record, parse
 
 CARD = PciAddress(0, 1, 0, 0)
-STEPS = [{"name": "inhibit-sleep", "arguments": {"gpu": "x"}}, {"name": "claim-functions", "arguments": {"functions": []}}]
+STEPS = [
+    {"name": "inhibit-sleep", "arguments": {"gpu": "x"}},
+    {"name": "claim-functions", "arguments": {"functions": []}},
+]
 
 
 def written(directory: Path) -> str:
@@ -89,12 +92,25 @@ def test_a_journal_is_for_root_only(tmp_path: Path) -> None:
     assert (tmp_path / f"{CARD}.journal").stat().st_mode & 0o777 == 0o600
 
 
-@given(st.text() | st.recursive(st.none() | st.integers() | st.text(), lambda inner: st.lists(inner) | st.dictionaries(st.text(), inner)).map(json.dumps))
+@given(
+    st.text()
+    | st.recursive(
+        st.none() | st.integers() | st.text(), lambda inner: st.lists(inner) | st.dictionaries(st.text(), inner)
+    ).map(json.dumps)
+)
 def test_any_text_is_read_or_refused_never_an_exception(text: str) -> None:
     assert isinstance(parse(text), Record | None)
 
 
-@given(st.lists(st.dictionaries(st.sampled_from(["will", "did", "undone", "held", "undoing", "stuck", "saved", "message"]), st.integers(-3, 3) | st.booleans() | st.text(max_size=3) | st.just({})), max_size=12))
+@given(
+    st.lists(
+        st.dictionaries(
+            st.sampled_from(["will", "did", "undone", "held", "undoing", "stuck", "saved", "message"]),
+            st.integers(-3, 3) | st.booleans() | st.text(max_size=3) | st.just({}),
+        ),
+        max_size=12,
+    )
+)
 def test_any_lines_after_a_good_header_are_survived(lines: list[dict[str, object]]) -> None:
     header = {"journal": 1, "boot": "b", "job": 1, "operation": "handoff", "gpu": str(CARD), "steps": STEPS}
     record = parse("\n".join(json.dumps(line) for line in [header, *lines]))

@@ -73,7 +73,13 @@ class Bench:
         self.effects: set[str] = set()
         self.calls: list[str] = []
         self.steps = {
-            name: Note(name, self.effects, self.calls, needs_gpu=name in {"display", "claim", "bind"}, volatile=name == "inhibit")
+            name: Note(
+                name,
+                self.effects,
+                self.calls,
+                needs_gpu=name in {"display", "claim", "bind"},
+                volatile=name == "inhibit",
+            )
             for name in NAMES
         }
         self.journals = JournalDirectory(directory)
@@ -92,7 +98,7 @@ class Bench:
     async def recover(self) -> None:
         recovery = Recovery(HOST, self.journals, self.runner, self.steps)
         for gpu in recovery.pending("b"):
-            await recovery.recover(gpu, lambda _: self.observe)
+            await recovery.recover(gpu, self.observe)
 
     def observe(self, *seen: Any) -> None:
         self.seen.append(cast("tuple[str, str, int, int]", seen))
@@ -159,8 +165,7 @@ async def test_cancelled_in_any_step(bench: Bench, name: str) -> None:
     def cancel() -> None:
         task.cancel()
 
-    bench.steps[name].trouble["apply"] = lambda: cancel() or None
-    bench.steps["confine"].trouble.setdefault("apply", lambda: None)
+    bench.steps[name].trouble["apply"] = cancel
     original = bench.steps[name]._meet
 
     async def meet(moment: str) -> None:
@@ -226,14 +231,14 @@ class Killed(BaseException):
 
 async def kill_at(bench: Bench, line: int, work: Callable[[], Any], monkeypatch: pytest.MonkeyPatch) -> bool:
     """Run `work` until the journal's `line`-th append; True when it was killed there."""
-    from gpuhandoff.transaction.journal import Journal  # noqa: PLC0415
+    from gpuhandoff.transaction.journal import Journal
 
     count = 0
     original = Journal.append
 
-    def append(journal: Journal, **what: Any) -> None:
+    def append(self: Journal, **what: Any) -> None:
         nonlocal count
-        original(journal, **what)
+        original(self, **what)
         count += 1
         if count == line:
             raise Killed
@@ -248,9 +253,7 @@ async def kill_at(bench: Bench, line: int, work: Callable[[], Any], monkeypatch:
 
 
 @pytest.mark.parametrize("line", range(1, 14))
-async def test_killed_after_any_journal_line_of_a_handoff(
-    bench: Bench, line: int, monkeypatch: pytest.MonkeyPatch
-) -> None:
+async def test_killed_after_any_journal_line_of_a_handoff(bench: Bench, line: int, monkeypatch: pytest.MonkeyPatch) -> None:
     killed = await kill_at(bench, line, bench.run, monkeypatch)
     assert killed == (line <= 2 + 2 * len(NAMES))
     await bench.recover()
@@ -264,9 +267,7 @@ async def test_killed_after_any_journal_line_of_a_handoff(
 
 
 @pytest.mark.parametrize("line", range(1, 8))
-async def test_killed_after_any_journal_line_of_a_reclaim(
-    bench: Bench, line: int, monkeypatch: pytest.MonkeyPatch
-) -> None:
+async def test_killed_after_any_journal_line_of_a_reclaim(bench: Bench, line: int, monkeypatch: pytest.MonkeyPatch) -> None:
     await bench.run()
     killed = await kill_at(bench, line, bench.undo, monkeypatch)
     assert killed == (line <= 1 + len(NAMES))

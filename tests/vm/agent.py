@@ -45,10 +45,10 @@ class Agent:
                 if time.monotonic() > deadline:
                     raise
 
-    def ask(self, command: str, timeout: float = 30, **arguments: Any) -> Any:
+    def ask(self, command: str, **arguments: Any) -> Any:
         """Carry out one of the agent's own commands."""
         self._socket.send(execute=command, arguments=arguments)
-        answer = self._socket.receive(timeout)
+        answer = self._socket.receive(30)
         if "error" in answer:
             raise RuntimeError(f"{command}: {answer['error']['desc']}")
         return answer["return"]
@@ -80,7 +80,9 @@ class Agent:
         handle = self.ask("guest-file-open", path=target, mode="w")
         data = source.read_bytes()
         for start in range(0, len(data), CHUNK):
-            self.ask("guest-file-write", handle=handle, **{"buf-b64": base64.b64encode(data[start : start + CHUNK]).decode()})
+            self.ask(
+                "guest-file-write", handle=handle, **{"buf-b64": base64.b64encode(data[start : start + CHUNK]).decode()}
+            )
         self.ask("guest-file-close", handle=handle)
 
     def close(self) -> None:

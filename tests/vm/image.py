@@ -60,12 +60,15 @@ def _make(directory: Path) -> None:
         "--variant=minbase",
         f"--include={','.join(PACKAGES)}",
         '--aptopt=Apt::Install-Recommends "false"',
-        f"--customize-hook={HERE / 'customize.sh'} \"$1\"",
+        f'--customize-hook={HERE / "customize.sh"} "$1"',
         SUITE,
         str(root),
     )
     for name, link in (("vmlinuz", "vmlinuz"), ("initrd", "initrd.img")):
-        shutil.copy((root / link).resolve() if not (root / link).is_symlink() else root / os.readlink(root / link), directory / name)
+        shutil.copy(
+            (root / link).resolve() if not (root / link).is_symlink() else root / os.readlink(root / link),
+            directory / name,
+        )
     raw = directory / "disk.raw"
     _run("mke2fs", "-q", "-t", "ext4", "-L", "root", "-d", str(root), str(raw), SIZE)
     _run("qemu-img", "convert", "-O", "qcow2", str(raw), str(directory / "disk.qcow2"))

@@ -34,7 +34,9 @@ class Machine:
             check=True,
         )
         with (self.directory / "qemu.log").open("wb") as log:
-            self.process = subprocess.Popen(self._command(image, disk, devices), stdin=subprocess.DEVNULL, stdout=log, stderr=log)
+            self.process = subprocess.Popen(
+                self._command(image, disk, devices), stdin=subprocess.DEVNULL, stdout=log, stderr=log
+            )
         self.monitor = Monitor(self.directory / "qmp")
         self.agent = Agent(self.directory / "agent")
 

@@ -1,4 +1,4 @@
-"""Runs inside the test host: prints everything observable that a handoff could leave behind, as JSON. Standard library only."""
+"""Runs inside the test host: prints, as JSON, everything observable that a handoff could leave behind."""
 
 from __future__ import annotations
 
@@ -73,7 +73,9 @@ def snapshot() -> dict[str, object]:
     return {
         "pci": pci(),
         "modules": modules(),
-        "consoles": {os.path.basename(p): text(f"{p}/name") + " " + text(f"{p}/bind") for p in glob.glob("/sys/class/vtconsole/*")},
+        "consoles": {
+            os.path.basename(p): text(f"{p}/name") + " " + text(f"{p}/bind") for p in glob.glob("/sys/class/vtconsole/*")
+        },
         "fb": text("/proc/fb"),
         "dri": sorted(os.listdir("/dev/dri")) if os.path.isdir("/dev/dri") else [],
         "snd": sorted(os.listdir("/dev/snd")) if os.path.isdir("/dev/snd") else [],
@@ -84,10 +86,16 @@ def snapshot() -> dict[str, object]:
         "cpus": {one: command("systemctl", "show", "-P", "AllowedCPUs", one) for one in slices},
         "effective": {one: command("systemctl", "show", "-P", "EffectiveCPUs", one) for one in slices},
         "hugepages": {p: text(p) for p in glob.glob("/sys/kernel/mm/hugepages/*/nr_hugepages")},
-        "thp": {name: text(f"/sys/kernel/mm/transparent_hugepage/{name}") for name in ("enabled", "defrag", "shmem_enabled")},
+        "thp": {
+            name: text(f"/sys/kernel/mm/transparent_hugepage/{name}") for name in ("enabled", "defrag", "shmem_enabled")
+        },
         "stopped": stopped(),
         "frozen": sorted(p for p in glob.glob("/sys/fs/cgroup/**/cgroup.freeze", recursive=True) if text(p) == "1"),
-        "inhibitors": sorted(line for line in command("systemd-inhibit", "--list", "--no-legend", "--no-pager").splitlines() if "gpuhandoff" in line),
+        "inhibitors": sorted(
+            line
+            for line in command("systemd-inhibit", "--list", "--no-legend", "--no-pager").splitlines()
+            if "gpuhandoff" in line
+        ),
         "interrupts": text("/proc/irq/default_smp_affinity"),
         "workqueues": text("/sys/devices/virtual/workqueue/cpumask"),
         "journals": sorted(os.listdir("/run/gpuhandoff")) if os.path.isdir("/run/gpuhandoff") else [],

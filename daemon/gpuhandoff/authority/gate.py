@@ -65,9 +65,7 @@ class Gate:
                 left = True
                 self._cancel(cancellation)
 
-        unwatch = await self._bus.subscribe(
-            Match(DBUS, "NameOwnerChanged", sender=DBUS, arg0=sender), departed
-        )
+        unwatch = await self._bus.subscribe(Match(DBUS, "NameOwnerChanged", sender=DBUS, arg0=sender), departed)
         try:
             await self.uid(sender)  # it may have left before we listened
             subject = ["system-bus-name", {"name": Variant("s", sender)}]

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable
+from enum import StrEnum
 from typing import Any
 
 from gpuhandoff.model.cpus import parse_cpus
@@ -50,12 +51,12 @@ def vm_name(value: Any) -> str:
 
 def holder_policy(value: Any) -> HolderPolicy:
     """What to do with holders."""
-    return _choice(HolderPolicy, value)
+    return HolderPolicy(_choice(HolderPolicy, value))
 
 
 def hugepages(value: Any) -> Hugepages:
     """How memory is backed."""
-    return _choice(Hugepages, value)
+    return Hugepages(_choice(Hugepages, value))
 
 
 def cpus(value: Any) -> frozenset[int]:
@@ -113,7 +114,7 @@ def governor(value: Any) -> str:
     return value
 
 
-def _choice(kind: Any, value: Any) -> Any:
+def _choice(kind: type[StrEnum], value: Any) -> str:
     if not isinstance(value, str) or value not in set(kind):
         raise ExpectedError(" or ".join(kind))
-    return kind(value)
+    return value

@@ -51,13 +51,13 @@ class Kernel(Protocol):
         """Tell whether something is there (links are followed)."""
 
     def device_number(self, path: str) -> int | None:
-        """Return st_rdev of a device node, or None when it is none or not there. Never opens it."""
+        """Return a device node's number, or None when it is none or not there. Never opens it."""
 
     async def read_locked(self, path: str, *, deadline: float = DEADLINE) -> str:
         """Read an attribute that takes the device lock (`driver_override` before 6.12.91)."""
 
     async def write(self, path: str, text: str, *, deadline: float = DEADLINE) -> None:
-        """Write `text` in one write(2). An empty text is refused: the kernel would ignore it (kernel.md fact 1)."""
+        """Write `text` in one system call. An empty text is refused: the kernel would ignore it (kernel.md fact 1)."""
 
     async def load_module(self, name: str, *, deadline: float = DEADLINE) -> None:
         """Load a module and what it needs (modprobe); raises FileNotFoundError when the running kernel has none."""

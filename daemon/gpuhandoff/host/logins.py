@@ -45,9 +45,7 @@ class Logins:
     async def wait_removed(self, sessions: Collection[str], *, timeout: float) -> bool:
         """Wait until none of these sessions is left; False after `timeout` seconds."""
         removed = asyncio.Event()
-        unsubscribe = await self._bus.subscribe(
-            Match(MANAGER, "SessionRemoved", sender=NAME), lambda _: removed.set()
-        )
+        unsubscribe = await self._bus.subscribe(Match(MANAGER, "SessionRemoved", sender=NAME), lambda _: removed.set())
         try:
             async with asyncio.timeout(timeout):
                 while {session.id for session in await self.sessions()} & set(sessions):
@@ -91,4 +89,3 @@ def _value(properties: dict[str, Variant], name: str) -> Any:
 def _text(properties: dict[str, Variant], name: str) -> str:
     value = _value(properties, name)
     return value if isinstance(value, str) else ""
-

@@ -43,9 +43,7 @@ class Units:
             if error.name not in {NO_SUCH_UNIT, SERVICE_UNKNOWN}:
                 log.warning("systemd does not tell about %s: %s", name, error.message)
             return None
-        return Unit(
-            str(properties["Id"].value), str(properties["ActiveState"].value), str(properties["SubState"].value)
-        )
+        return Unit(str(properties["Id"].value), str(properties["ActiveState"].value), str(properties["SubState"].value))
 
     async def start(self, name: str, *, timeout: float = 90.0) -> None:
         """Start a unit and wait for the job's end (seconds)."""
@@ -118,7 +116,7 @@ class Units:
             )
 
     async def _subscribe(self) -> None:
-        """systemd sends JobRemoved only while somebody has subscribed."""
+        """Systemd sends JobRemoved only while somebody has subscribed."""
         if not self._subscribed:
             await self._bus.call(NAME, PATH, MANAGER, "Subscribe")
             self._subscribed = True

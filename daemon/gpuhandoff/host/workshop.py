@@ -126,7 +126,7 @@ def _remove(name: str) -> None:
 
 def _load(name: str) -> None:
     """Run modprobe, which knows dependencies, options and aliases."""
-    program = next((path for path in MODPROBE if os.path.exists(path)), None)  # noqa: PTH110  (pathlib is not small)
+    program = next((path for path in MODPROBE if os.path.exists(path)), None)
     if program is None:
         raise OSError(errno.ENOENT, "modprobe is not installed")
     reader, writer = os.pipe()
@@ -143,4 +143,3 @@ def _load(name: str) -> None:
     if status != 0:
         # With -q modprobe is silent about a module that does not exist, and only about that.
         raise OSError(errno.EIO if said else errno.ENOENT, said or f"there is no module {name}")
-

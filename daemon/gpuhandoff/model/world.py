@@ -8,6 +8,8 @@ from enum import StrEnum
 from gpuhandoff.model.address import PciAddress
 
 VFIO_DRIVER = "vfio-pci"
+DISPLAY_CLASS = 0x03
+BRIDGE_CLASS = 0x0604
 
 
 class State(StrEnum):
@@ -45,12 +47,12 @@ class Function:
     @property
     def is_display(self) -> bool:
         """Whether this is a display controller (class 03)."""
-        return self.pci_class >> 16 == 0x03
+        return self.pci_class >> 16 == DISPLAY_CLASS
 
     @property
     def is_bridge(self) -> bool:
         """Whether this is a PCI bridge or root port, which may share an IOMMU group without breaking isolation."""
-        return self.pci_class >> 8 == 0x0604
+        return self.pci_class >> 8 == BRIDGE_CLASS
 
     @property
     def is_audio(self) -> bool:

@@ -20,11 +20,7 @@ def sessions_shown(world: World, gpu: Gpu) -> tuple[Session, ...]:
     return tuple(
         session
         for session in world.sessions
-        if session.seat
-        and (
-            (session.is_graphical and by_logind)
-            or any(_belongs(holder, session) for holder in showing)
-        )
+        if session.seat and ((session.is_graphical and by_logind) or any(_belongs(holder, session) for holder in showing))
     )
 
 

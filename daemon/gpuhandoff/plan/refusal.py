@@ -106,9 +106,7 @@ def unsettled(world: World, gpu: Gpu) -> list[Holder]:
     return [
         holder
         for holder in gpu.holders
-        if not holder.seat_service
-        and holder.unit not in services
-        and not (shown and ends_with_display(world, gpu, holder))
+        if not holder.seat_service and holder.unit not in services and not (shown and ends_with_display(world, gpu, holder))
     ]
 
 

@@ -12,10 +12,10 @@ from gpuhandoff.plan.display import drives_display
 
 
 def choose(world: World, operation: Operation, wanted: PciAddress | None, away: Collection[PciAddress]) -> Gpu:
-    """Return the GPU at `wanted`, or the only one that qualifies: for Reclaim the one that is away, for Handoff the
-    only GPU of the machine, or the only one that shows no desktop.
+    """Return the GPU at `wanted`, or the only one that qualifies.
 
-    Raises NotFoundError or AmbiguousError.
+    For Reclaim that is the one that is away; for Handoff the only GPU, or the only one that shows no desktop. Raises
+    NotFoundError or AmbiguousError.
     """
     if wanted is not None:
         gpu = world.gpu(wanted)
@@ -29,9 +29,9 @@ def choose(world: World, operation: Operation, wanted: PciAddress | None, away: 
     else:
         at_home = [gpu for gpu in world.gpus if gpu.address not in away and not gpu.on_vfio]
         idle = [gpu for gpu in at_home if not drives_display(world, gpu)]
-        candidates = idle or at_home
+        candidates = idle or at_home or list(world.gpus)
         if not candidates:
-            raise NotFoundError("This machine has no GPU that could be handed off.")
+            raise NotFoundError("This machine has no GPU.")
     if len(candidates) > 1:
         raise AmbiguousError(f"Name the GPU by its address: {_names(candidates)} all qualify.")
     return candidates[0]

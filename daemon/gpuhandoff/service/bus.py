@@ -18,7 +18,8 @@ from collections import Counter
 from collections.abc import Callable
 from typing import Any
 
-from dbus_next import BusType, Message, MessageFlag, MessageType, Variant as DBusVariant
+from dbus_next import Message, MessageFlag, MessageType
+from dbus_next import Variant as DBusVariant
 from dbus_next.aio import MessageBus
 from dbus_next.constants import NameFlag, RequestNameReply
 from dbus_next.errors import AuthError
@@ -40,6 +41,7 @@ from gpuhandoff.messages import (
 )
 from gpuhandoff.service.owners import Owners
 
+SYSTEM_BUS = "unix:path=/run/dbus/system_bus_socket"
 DBUS = "org.freedesktop.DBus"
 DBUS_PATH = "/org/freedesktop/DBus"
 PER_CALLER = 64
@@ -100,7 +102,7 @@ class DBus:
     ) -> Body:
         """Call a method and return the reply's body; raises RemoteError."""
         message = _method_call(destination, path, interface, member, signature, body, interactive=interactive)
-        return tuple(_from_library(value) for value in (await self._send(message, timeout)).body)
+        return tuple(_from_library(value) for value in (await self.send(message, timeout)).body)
 
     async def call_for_descriptor(
         self, destination: str, path: str, interface: str, member: str, signature: str = "", body: Body = ()
@@ -108,7 +110,7 @@ class DBus:
         """Call a method that returns one descriptor, on a connection of its own: this one must not accept any."""
         other = await connect(self._address, descriptors=True)
         try:
-            reply = await other._send(_method_call(destination, path, interface, member, signature, body), 25.0)
+            reply = await other.send(_method_call(destination, path, interface, member, signature, body), 25.0)
             (index,) = reply.body
             for place, extra in enumerate(reply.unix_fds):
                 if place != index:
@@ -162,7 +164,7 @@ class DBus:
     async def close(self) -> None:
         """Leave the bus."""
         if not self._closed.is_set():
-            self._bus.disconnect()
+            self._bus.disconnect()  # type: ignore[no-untyped-call]
             await self._closed.wait()
         if self._watch is not None:
             await self._watch
@@ -170,7 +172,7 @@ class DBus:
     async def _watch_end(self) -> None:
         """Fail what waits once the connection is gone: dbus-next would let it wait for ever."""
         with contextlib.suppress(Exception):
-            await self._bus.wait_for_disconnect()
+            await self._bus.wait_for_disconnect()  # type: ignore[no-untyped-call]
         self._closed.set()
         for future in list(self._waiting):
             if not future.done():
@@ -178,7 +180,8 @@ class DBus:
         for task in list(self._answering):
             task.cancel()
 
-    async def _send(self, message: Message, timeout: float) -> Message:
+    async def send(self, message: Message, timeout: float) -> Message:
+        """Send a method call and return its reply; raises RemoteError."""
         if self._closed.is_set():
             raise RemoteError(DISCONNECTED, "The connection to the message bus is gone.")
         message.serial = self._bus.next_serial()
@@ -206,7 +209,7 @@ class DBus:
 
     def _send_and_forget(self, message: Message) -> None:
         if not self._closed.is_set():
-            self._bus.send(message).add_done_callback(lambda future: future.cancelled() or future.exception())
+            self._bus.send(message).add_done_callback(_sent)
 
     def _receive(self, message: Message) -> bool:
         """Take every message that dbus-next does not need for itself. Never raises."""
@@ -269,7 +272,7 @@ class DBus:
     def _reply_descriptor(self, message: Message, descriptor: int) -> None:
         """Send a descriptor and close ours."""
         sent = self._bus.send(Message.new_method_return(message, "h", [0], unix_fds=[descriptor]))
-        sent.add_done_callback(lambda future: (os.close(descriptor), future.cancelled() or future.exception()))
+        sent.add_done_callback(lambda future: _sent(future, descriptor))
 
     def _refuse(self, message: Message, error: ProblemError | RemoteError) -> None:
         if not message.flags & MessageFlag.NO_REPLY_EXPECTED:
@@ -316,9 +319,19 @@ class _PatientSocket:
             return 0
 
 
+def _sent(future: asyncio.Future[None], descriptor: int | None = None) -> None:
+    """Close what went along, and look at the result, so that nobody complains that nobody did."""
+    if descriptor is not None:
+        os.close(descriptor)
+    if not future.cancelled():
+        future.exception()
+
+
 def _library_bus(address: str | None, *, descriptors: bool) -> MessageBus:
     try:
-        bus = MessageBus(bus_address=address, bus_type=BusType.SYSTEM, negotiate_unix_fd=descriptors)
+        bus = MessageBus(
+            bus_address=address or os.environ.get("DBUS_SYSTEM_BUS_ADDRESS", SYSTEM_BUS), negotiate_unix_fd=descriptors
+        )
     except OSError as error:
         raise RemoteError(DISCONNECTED, f"The message bus cannot be reached: {error.strerror}.") from error
     if not descriptors:

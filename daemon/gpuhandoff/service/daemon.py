@@ -18,7 +18,7 @@ from gpuhandoff.model.request import Operation, Options, Request
 from gpuhandoff.names import API_VERSION, BUS_NAME, MANAGER_INTERFACE, MANAGER_PATH
 from gpuhandoff.service.fleet import Fleet
 from gpuhandoff.service.inhibitors import Inhibitors
-from gpuhandoff.service.jobs import Jobs
+from gpuhandoff.service.jobs import Job, Jobs
 from gpuhandoff.service.leases import Leases
 from gpuhandoff.service.manager import Manager
 from gpuhandoff.service.moves import Moves
@@ -55,9 +55,7 @@ class Daemon:
         steps = make_steps()
         runner = Runner(host, self._journals, steps)
         inhibitors = Inhibitors()
-        self._moves = Moves(
-            host, self.fleet, self.jobs, self._journals, runner, inhibitors, self._tree, self.configuration
-        )
+        self._moves = Moves(host, self.fleet, self.jobs, self._journals, runner, inhibitors, self._tree, self.configuration)
         self._leases = Leases(bus, host, self.fleet, self._moves)
         self._recovery = Recovery(host, self._journals, runner, steps)
         self._manager = Manager(
@@ -107,15 +105,16 @@ class Daemon:
 
     def summary(self) -> str:
         """Return one line for the service manager's STATUS."""
-        return ", ".join(
-            f"{gpu.address} {self.fleet.standing(gpu.address).state}" for gpu in self.fleet.world.gpus
-        ) or "no GPU found"
+        return (
+            ", ".join(f"{gpu.address} {self.fleet.standing(gpu.address).state}" for gpu in self.fleet.world.gpus)
+            or "no GPU found"
+        )
 
     def _recover(self, gpu: PciAddress) -> None:
         """Take over or undo an earlier daemon's journal, as a job, so that nobody else works on that GPU meanwhile."""
         request = Request(Operation.RECLAIM, gpu, Options())
 
-        async def work(job: object) -> None:
+        async def work(job: Job) -> None:
             await self._recovery.recover(gpu, self._moves.observer(job))
             await self.fleet.survey()
 

@@ -130,9 +130,9 @@ class Fleet:
     def _on_uevent(self, event: Uevent) -> None:
         if event.action in {"bind", "unbind"} and event.subsystem == "pci":
             self._on_driver(event.path.rpartition("/")[2])
-        elif event.action in {"add", "remove", "overflow"} and event.subsystem in {"pci", "drm", "vfio", ""}:
-            self._stale.set()
-        elif event.action == "change" and event.subsystem == "drm":
+        elif (event.action in {"add", "remove", "overflow"} and event.subsystem in {"pci", "drm", "vfio", ""}) or (
+            event.action == "change" and event.subsystem == "drm"
+        ):
             self._stale.set()
 
     def _on_driver(self, name: str) -> None:

@@ -1,4 +1,4 @@
-"""The API as the XML states it: methods, signals and properties with their signatures, and introspection from the same file."""
+"""The API as the XML states it: methods, signals, properties, and introspection from the same file."""
 
 from __future__ import annotations
 
@@ -116,7 +116,10 @@ def _elements(root: ET.Element) -> list[ET.Element]:
 def _interface(element: ET.Element) -> Interface:
     return Interface(
         element.get("name", ""),
-        {method.get("name", ""): Method(_types(method, "in"), _types(method, "out")) for method in element.findall("method")},
+        {
+            method.get("name", ""): Method(_types(method, "in"), _types(method, "out"))
+            for method in element.findall("method")
+        },
         {signal.get("name", ""): _types(signal, None) for signal in element.findall("signal")},
         {one.get("name", ""): Property(one.get("type", ""), _emits(one)) for one in element.findall("property")},
     )

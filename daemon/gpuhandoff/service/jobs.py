@@ -91,9 +91,7 @@ class Jobs:
             raise NotFoundError(f"There is no job at {path[:80]}.")
         return job
 
-    def start(
-        self, request: Request, gpu: PciAddress, uid: int, work: Callable[[Job], Awaitable[None]]
-    ) -> Job:
+    def start(self, request: Request, gpu: PciAddress, uid: int, work: Callable[[Job], Awaitable[None]]) -> Job:
         """Start `work` as a job on `gpu`; the same request joins the job that runs already, another one is Busy."""
         running = self._running.get(gpu)
         if running is not None:

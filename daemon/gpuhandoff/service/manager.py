@@ -2,15 +2,13 @@
 
 from __future__ import annotations
 
-import asyncio
-import json
 from collections.abc import Callable, Mapping
 
 from gpuhandoff.authority.gate import Gate
 from gpuhandoff.authority.table import request_actions
 from gpuhandoff.config import Configuration
 from gpuhandoff.config.options import OPTIONS, RECLAIM_OPTIONS, parse_options
-from gpuhandoff.errors import InvalidArgsError, ProblemError
+from gpuhandoff.errors import InvalidArgsError
 from gpuhandoff.messages import Body, Call, Variant
 from gpuhandoff.model.address import PciAddress
 from gpuhandoff.model.request import Operation, Options, Request
@@ -32,7 +30,6 @@ from gpuhandoff.service.moves import Moves
 from gpuhandoff.service.objects import ObjectTree
 from gpuhandoff.service.reports import holder_report, plan_report, status_report
 from gpuhandoff.transaction.journal import JournalDirectory
-
 
 
 class Manager:
@@ -132,7 +129,10 @@ class Manager:
         job = self._jobs.find(call.path)
         if call.sender != job.request.sender:
             await self._gate.allow(
-                call.sender, request_actions(job.request), self._details(job.request, None), interactive=call.interactive
+                call.sender,
+                request_actions(job.request),
+                self._details(job.request, None),
+                interactive=call.interactive,
             )
         self._jobs.cancel(job)
         return ()

@@ -108,7 +108,7 @@ class ObjectTree:
 
     async def answer(self, call: Call) -> Reply:
         """Answer one call, or raise ProblemError."""
-        known = interfaces() | standard_interfaces()
+        known = {**interfaces(), **standard_interfaces()}
         interface = call.interface or self._find_interface(call)
         method = known[interface].methods.get(call.member) if interface in known else None
         if method is None or not self._has(call.path, interface):
@@ -124,7 +124,7 @@ class ObjectTree:
     def _find_interface(self, call: Call) -> str:
         """A call may leave the interface out."""
         names = [*self._names(call.path), *standard_interfaces()]
-        known = interfaces() | standard_interfaces()
+        known = {**interfaces(), **standard_interfaces()}
         return next((name for name in names if call.member in known[name].methods), "")
 
     def _names(self, path: str) -> list[str]:
@@ -172,5 +172,5 @@ class ObjectTree:
     def _introspect(self, call: Call) -> Body:
         return (introspect(self._names(call.path), self._children(call.path), manager=call.path == ROOT_PATH),)
 
-    def _managed(self, call: Call) -> Body:
+    def _managed(self, _: Call) -> Body:
         return ({path: {name: self._variants(path, name) for name in self._names(path)} for path in self._objects},)

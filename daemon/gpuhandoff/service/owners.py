@@ -20,9 +20,7 @@ class Owners:
         if name == DBUS or name.startswith(":") or name in self._owners:
             return
         self._owners[name] = ""
-        await self._bus.subscribe(
-            Match(DBUS, "NameOwnerChanged", sender=DBUS, arg0=name), self._changed
-        )
+        await self._bus.subscribe(Match(DBUS, "NameOwnerChanged", sender=DBUS, arg0=name), self._changed)
         try:
             (owner,) = await self._bus.call(DBUS, DBUS_PATH, DBUS, "GetNameOwner", "s", (name,))
         except RemoteError:

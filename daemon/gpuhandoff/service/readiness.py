@@ -7,7 +7,7 @@ import logging
 import os
 import sys
 
-from systemd import daemon, journal
+from systemd import daemon, journal  # type: ignore[attr-defined]  # its modules are C
 
 
 def configure_log() -> None:
@@ -15,6 +15,7 @@ def configure_log() -> None:
     handler: logging.Handler
     if "JOURNAL_STREAM" in os.environ:
         handler = journal.JournalHandler(SYSLOG_IDENTIFIER="gpuhandoffd")
+        handler.setFormatter(logging.Formatter("%(message)s"))
     else:
         handler = logging.StreamHandler(sys.stderr)
         handler.setFormatter(logging.Formatter("%(levelname)s %(name)s: %(message)s"))

@@ -40,9 +40,7 @@ async def run_system(workshop: Workshop, *, configuration: Path) -> int:
         return 1
     workers = Workers(workshop)
     host = Host(MachineKernel(workers), MachineProcesses(), MachineUevents(), Units(bus), Logins(bus))
-    setting = Setting(
-        bus, host, Path(names.RUNTIME_DIRECTORY), lambda: load(configuration, configuration.parent / "conf.d")
-    )
+    setting = Setting(bus, host, Path(names.RUNTIME_DIRECTORY), lambda: load(configuration, configuration.parent / "conf.d"))
     watchdog = asyncio.create_task(readiness.keep_watchdog())
     try:
         return await serve(setting, ready=readiness.ready, stopping=stopping, reload=reload)

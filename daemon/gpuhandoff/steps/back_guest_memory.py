@@ -78,7 +78,7 @@ class BackGuestMemory:
             return all(
                 memory.selected(host.kernel.read(f"{memory.THP}/{name}")) in SWITCHES[name][1] for name in saved["switches"]
             )
-        return memory.pages(host, int(arguments["size_kib"])) >= saved["pages"] + saved["added"]
+        return memory.pages(host, int(arguments["size_kib"])) >= int(saved["pages"]) + int(saved["added"])
 
     async def _add(self, host: Host, size: int, saved: Json) -> None:
         """Partial success is not an error to the kernel: read back, make room, try again."""
@@ -95,8 +95,8 @@ class BackGuestMemory:
             if attempt and got <= before:
                 break
         raise UnsupportedError(
-            f"The guest needs {saved['added']} huge pages of {size} KiB; the kernel could make {got - saved['pages']}. Close "
-            "programs, or use hugepages=transparent, which takes what there is."
+            f"The guest needs {saved['added']} huge pages of {size} KiB; the kernel could make "
+            f"{got - saved['pages']}. Close programs, or use hugepages=transparent, which takes what there is."
         )
 
     async def _restore_switches(self, host: Host, switches: dict[str, Any]) -> None:

@@ -88,4 +88,3 @@ async def refuse_guest(host: Host, functions: list[str]) -> None:
         holding = await host.processes.holding([f"/dev/vfio/{group}" for group in sorted(groups)])
         if holding:
             raise InUseError(f"A virtual machine still has the GPU: {name_open(holding)}. Shut it down first.")
-

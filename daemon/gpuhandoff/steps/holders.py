@@ -65,6 +65,4 @@ async def end(host: Host, processes: Iterable[Process]) -> list[Process]:
 
 def name_open(holding: Iterable[OpenNode], wanted: Callable[[OpenNode], bool] = lambda _: True) -> str:
     """Return who has what open, in words."""
-    return ", ".join(
-        f"{one.process.name} (pid {one.process.pid}) has {one.nodes[0]} open" for one in holding if wanted(one)
-    )
+    return ", ".join(f"{one.process.name} (pid {one.process.pid}) has {one.nodes[0]} open" for one in holding if wanted(one))

@@ -59,7 +59,7 @@ async def write_if_other(host: Host, path: str, value: str) -> None:
 def mask(cpus: Collection[int]) -> str:
     """Return a CPU set in the kernel's mask format, groups of eight hexadecimal digits."""
     number = sum(1 << cpu for cpu in cpus)
-    groups = []
+    groups: list[str] = []
     while number or not groups:
         groups.append(f"{number & 0xFFFFFFFF:08x}")
         number >>= 32

@@ -10,7 +10,16 @@ from gpuhandoff.host import Host
 from gpuhandoff.model.plan import Json
 from gpuhandoff.model.world import VFIO_DRIVER
 from gpuhandoff.steps.bind_vfio import refuse_guest
-from gpuhandoff.steps.pci_function import DEVICES, SETTLE, driver_of, on_vfio, probe, read_override, unbind, write_override
+from gpuhandoff.steps.pci_function import (
+    DEVICES,
+    SETTLE,
+    driver_of,
+    on_vfio,
+    probe,
+    read_override,
+    unbind,
+    write_override,
+)
 
 
 class ReleaseFunctions:

@@ -87,7 +87,8 @@ def _loaded(host: Host, name: str) -> bool:
 def _children(host: Host, functions: Iterable[str]) -> dict[str, list[str]]:
     """Return, by function, which kinds of devices its driver has made."""
     found = {
-        address: [name for name in _SUBSYSTEMS if host.kernel.entries(f"{DEVICES}/{address}/{name}")] for address in functions
+        address: [name for name in _SUBSYSTEMS if host.kernel.entries(f"{DEVICES}/{address}/{name}")]
+        for address in functions
     }
     return {address: names for address, names in found.items() if names}
 

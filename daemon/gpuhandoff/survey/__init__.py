@@ -7,7 +7,7 @@ from dataclasses import replace
 
 from gpuhandoff.host import Host
 from gpuhandoff.model.cpus import parse_cpus
-from gpuhandoff.model.world import Gpu, World
+from gpuhandoff.model.world import Function, Gpu, World
 from gpuhandoff.survey import graphics, memory, modules, nodes, pci
 from gpuhandoff.survey.names import DeviceNames
 
@@ -45,7 +45,7 @@ async def survey(host: Host, services: Sequence[str] = (), *, with_processes: bo
     )
 
 
-async def _gpu(host: Host, display: pci.Function, functions: Sequence[pci.Function]) -> Gpu:
+async def _gpu(host: Host, display: Function, functions: Sequence[Function]) -> Gpu:
     """Return a card with everything that moves with it."""
     card = tuple(one for one in functions if one.address.same_slot(display.address) and not one.is_bridge)
     others = tuple(

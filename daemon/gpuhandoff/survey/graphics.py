@@ -48,10 +48,11 @@ def framebuffers(host: Host, address: PciAddress) -> tuple[Framebuffer, ...]:
     it is taken for the GPU that the firmware booted on.
     """
     directory = host.kernel.resolve(address.sysfs)
-    found = []
-    for name in host.kernel.entries(GRAPHICS):
-        if _FRAMEBUFFER.fullmatch(name) and f"{host.kernel.resolve(f'{GRAPHICS}/{name}')}/".startswith(f"{directory}/"):
-            found.append(Framebuffer(name, "", platform=False))
+    found = [
+        Framebuffer(name, "", platform=False)
+        for name in host.kernel.entries(GRAPHICS)
+        if _FRAMEBUFFER.fullmatch(name) and host.kernel.resolve(f"{GRAPHICS}/{name}").startswith(f"{directory}/")
+    ]
     parents = [directory]
     with contextlib.suppress(OSError):
         if host.kernel.read(f"{directory}/boot_vga").strip() == "1":

@@ -169,9 +169,7 @@ def parse(text: str) -> Record | None:
         return None
     header = lines[0]
     try:
-        entries = [
-            Entry(index, str(step["name"]), dict(step["arguments"])) for index, step in enumerate(header["steps"])
-        ]
+        entries = [Entry(index, str(step["name"]), dict(step["arguments"])) for index, step in enumerate(header["steps"])]
         record = Record(
             boot_id=str(header["boot"]),
             job=int(header["job"]),

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 
 from gpuhandoff.errors import ProblemError
 from gpuhandoff.host import Host
@@ -39,7 +39,7 @@ class Recovery:
                 found.append(gpu)
         return found
 
-    async def recover(self, gpu: PciAddress, observer: Callable[[Record], Observer]) -> None:
+    async def recover(self, gpu: PciAddress, observe: Observer) -> None:
         """Take over a complete handoff, undo anything else. Never raises: what is stuck stays in its journal."""
         record = self._journals.record(gpu)
         if record is None:
@@ -49,7 +49,7 @@ class Recovery:
             return
         log.warning("a %s of %s was interrupted: undoing it", record.operation, gpu, extra={"GPU": str(gpu)})
         try:
-            await self._runner.undo(self._journals.open(gpu), "the daemon was interrupted", observer(record))
+            await self._runner.undo(self._journals.open(gpu), "the daemon was interrupted", observe)
         except ProblemError as problem:
             log.error("%s", problem.message, extra={"GPU": str(gpu)})
         except OSError:

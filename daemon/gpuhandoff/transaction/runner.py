@@ -50,7 +50,7 @@ class Runner:
         journal = self._begin(plan, boot_id=boot_id, job=job, vm=vm)
         try:
             async with asyncio.timeout(timeout or None):
-                await self._apply_all(plan, journal, observe)
+                await self._apply_all(plan, job, journal, observe)
         except (Exception, asyncio.CancelledError) as cause:
             if isinstance(cause, asyncio.CancelledError):
                 _uncancel()
@@ -71,23 +71,21 @@ class Runner:
     def _begin(self, plan: Plan, *, boot_id: str, job: int, vm: str) -> Journal:
         steps = [{"name": step.name, "arguments": step.arguments} for step in plan.steps]
         try:
-            return self._journals.create(
-                plan.gpu, boot=boot_id, job=job, operation=str(plan.operation), vm=vm, steps=steps
-            )
+            return self._journals.create(plan.gpu, boot=boot_id, job=job, operation=str(plan.operation), vm=vm, steps=steps)
         except OSError as error:
             raise UnsupportedError(
                 f"Nothing was begun: the journal of {plan.gpu} cannot be kept ({_describe(error)}). Without it nothing "
                 "could be undone after a crash."
             ) from error
 
-    async def _apply_all(self, plan: Plan, journal: Journal, observe: Observer) -> None:
+    async def _apply_all(self, plan: Plan, job: int, journal: Journal, observe: Observer) -> None:
         count = len(plan.steps)
         for index, planned in enumerate(plan.steps):
             step = self._steps[planned.name]
             saved = await step.capture(self._host, planned.arguments)
             journal.append(will=index, saved=saved)
             observe(planned.name, "apply", index + 1, count)
-            log.info("%s: %s", planned.name, planned.does, extra={"GPU": str(plan.gpu), "STEP": planned.name})
+            log.info("%s: %s", planned.name, planned.does, extra={"GPU": str(plan.gpu), "JOB": job, "STEP": planned.name})
             try:
                 await step.apply(self._host, planned.arguments, saved)
             except OSError as error:
@@ -115,10 +113,13 @@ class Runner:
             if out_of_reach and step.needs_gpu:
                 continue
             observe(entry.name, "undo", entry.index + 1, len(record.entries))
+            log.info("undo of %s", entry.name, extra={"GPU": str(record.gpu), "JOB": record.job, "STEP": entry.name})
             try:
                 await step.undo(self._host, entry.arguments, entry.saved or {})
             except (ProblemError, OSError, OverdueError) as error:
-                log.exception("undo of %s failed", entry.name, extra={"GPU": str(record.gpu), "STEP": entry.name})
+                log.exception(
+                    "undo of %s failed", entry.name, extra={"GPU": str(record.gpu), "JOB": record.job, "STEP": entry.name}
+                )
                 problems.append((entry, _describe(error)))
                 out_of_reach = out_of_reach or step.needs_gpu
             else:

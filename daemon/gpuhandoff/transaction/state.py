@@ -31,6 +31,10 @@ def derive(gpu: Gpu, record: Record | None, running: Operation | None) -> Standi
     if record is not None:
         drivers = ", ".join(f"{function.address} on {function.driver or 'no driver'}" for function in gpu.functions)
         return Standing(State.FOREIGN, f"Somebody else moved it after the handoff: {drivers}. Reclaim puts it in order.")
+    return _at_home(gpu)
+
+
+def _at_home(gpu: Gpu) -> Standing:
     if native(gpu.display):
         return Standing(State.HOST)
     driver = gpu.display.driver

@@ -40,6 +40,8 @@ class BenchHost:
         self.run("dpkg -i /root/gpuhandoff.deb >/root/dpkg.log 2>&1 || { cat /root/dpkg.log; exit 1; }")
         if self.run("systemctl start gpuhandoffd", timeout=90, check=False).status:
             raise AssertionError(f"the daemon does not start:\n{self.log()}")
+        # Started by the bus on first use, as in any desktop; here before the first snapshot.
+        self.run("systemctl start polkit; udevadm settle; systemctl is-system-running --wait", check=False)
         self.machine.save(READY)
 
     def restore(self) -> None:
@@ -79,6 +81,15 @@ class BenchHost:
         """Return the drivers of the layout's functions."""
         paths = " ".join(f"/sys/bus/pci/devices/{one}/driver" for one in self.layout.functions)
         return self.run(f"for d in {paths}; do basename $(readlink $d || echo none); done").output.split()
+
+    def gpu_driver_moves(self) -> list[str]:
+        """Take the display function from its driver and give it back behind the daemon's back; return the states."""
+        gpu, states = self.layout.gpu, []
+        driver = self.drivers()[0]
+        for write in (f"echo {gpu} > /sys/bus/pci/drivers/{driver}/unbind", f"echo {gpu} > /sys/bus/pci/drivers_probe"):
+            self.run(write)
+            states.append(str(self.status()["state"]))
+        return states
 
     def log(self) -> str:
         """Return the daemon's journal."""

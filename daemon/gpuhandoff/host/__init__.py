@@ -7,11 +7,11 @@ import contextlib
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 
-from gpuhandoff.host.door import Kernel, OpenNode, OverdueError, Processes, Uevent, Uevents
+from gpuhandoff.host.door import Kernel, Openings, OpenNode, OverdueError, Processes, Uevent, Uevents
 from gpuhandoff.host.logins import Logins
 from gpuhandoff.host.units import Units
 
-__all__ = ["Host", "Kernel", "OpenNode", "OverdueError", "Processes", "Uevent", "Uevents"]
+__all__ = ["Host", "Kernel", "OpenNode", "Openings", "OverdueError", "Processes", "Uevent", "Uevents"]
 
 RECHECK = 0.25
 """Seconds between looks when no event comes: netlink may overflow (kernel.md 9), and some facts have no event."""
@@ -24,6 +24,7 @@ class Host:
     kernel: Kernel
     processes: Processes
     uevents: Uevents
+    openings: Openings
     units: Units
     logins: Logins
 

@@ -114,3 +114,13 @@ class Uevents(Protocol):
 
     def subscribe(self, callback: Callable[[Uevent], None]) -> Callable[[], None]:
         """Hand every event to `callback` until the returned function is called."""
+
+
+class Openings(Protocol):
+    """Who opens and closes device nodes, as events."""
+
+    def watch(self, path: str, callback: Callable[[], None]) -> Callable[[], None]:
+        """Call back whenever somebody opens or closes `path`, until the returned function is called.
+
+        A node that does not exist is opened by nobody: nothing is watched.
+        """

@@ -16,6 +16,7 @@ from gpuhandoff.plan.display import drives_display
 from gpuhandoff.service.objects import ObjectTree
 from gpuhandoff.service.paths import gpu_path
 from gpuhandoff.survey import survey
+from gpuhandoff.survey.nodes import group_nodes
 from gpuhandoff.transaction.journal import JournalDirectory
 from gpuhandoff.transaction.state import Standing, derive
 
@@ -40,6 +41,7 @@ class Fleet:
         self._standings: dict[PciAddress, Standing] = {}
         self._unsubscribe: Callable[[], None] | None = None
         self._stale = asyncio.Event()
+        self._watches: dict[str, Callable[[], None]] = {}
         self._surveyor: asyncio.Task[None] | None = None
 
     @property
@@ -71,6 +73,7 @@ class Fleet:
         """Stop following."""
         if self._unsubscribe is not None:
             self._unsubscribe()
+        self._watch_groups(set())
         if self._surveyor is not None:
             self._surveyor.cancel()
             await asyncio.gather(self._surveyor, return_exceptions=True)
@@ -85,6 +88,7 @@ class Fleet:
             self._standings.pop(address, None)
         self._announce_drivers(world)
         self._world = world
+        self._watch_groups({node for gpu in world.gpus if gpu.on_vfio for node in group_nodes(self._host, gpu)})
         for gpu in world.gpus:
             self._publish(gpu)
         self._tree.update(MANAGER_PATH, MANAGER_INTERFACE, {"Gpus": [str(gpu.address) for gpu in world.gpus]})
@@ -126,6 +130,13 @@ class Fleet:
         if before is not None and before != standing:
             log.info("%s is now %s %s", gpu.address, standing.state, standing.reason, extra={"GPU": str(gpu.address)})
             self._tree.emit(MANAGER_PATH, MANAGER_INTERFACE, "StateChanged", path, str(standing.state), standing.reason)
+
+    def _watch_groups(self, nodes: set[str]) -> None:
+        """Hear of virtual machines that take a GPU or let it go: the kernel has no uevent for that."""
+        for node in set(self._watches) - nodes:
+            self._watches.pop(node)()
+        for node in nodes - set(self._watches):
+            self._watches[node] = self._host.openings.watch(node, self._stale.set)
 
     def _on_uevent(self, event: Uevent) -> None:
         if event.action in {"bind", "unbind"} and event.subsystem == "pci":

@@ -13,6 +13,7 @@ from gpuhandoff.host import Host
 from gpuhandoff.host.logins import Logins
 from gpuhandoff.host.machine import MachineKernel
 from gpuhandoff.host.netlink import MachineUevents
+from gpuhandoff.host.openings import MachineOpenings
 from gpuhandoff.host.proc import MachineProcesses
 from gpuhandoff.host.units import Units
 from gpuhandoff.host.workers import Workers
@@ -39,7 +40,7 @@ async def run_system(workshop: Workshop, *, configuration: Path) -> int:
         log.error("the system bus cannot be reached: %s", error.message)
         return 1
     workers = Workers(workshop)
-    host = Host(MachineKernel(workers), MachineProcesses(), MachineUevents(), Units(bus), Logins(bus))
+    host = Host(MachineKernel(workers), MachineProcesses(), MachineUevents(), MachineOpenings(), Units(bus), Logins(bus))
     setting = Setting(bus, host, Path(names.RUNTIME_DIRECTORY), lambda: load(configuration, configuration.parent / "conf.d"))
     watchdog = asyncio.create_task(readiness.keep_watchdog())
     try:

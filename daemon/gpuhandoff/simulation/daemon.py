@@ -48,9 +48,7 @@ async def run_simulated(scenario: str, *, deny: Sequence[str]) -> int:
         return 1
     with tempfile.TemporaryDirectory(prefix="gpuhandoff-") as directory:
         setting = Setting(bus, simulated_host(machine, bus), Path(directory), Configuration)
-        return await serve(
-            setting, ready=lambda status: log.info("ready: %s", status), stopping=stopping, reload=reload
-        )
+        return await serve(setting, ready=lambda status: log.info("ready: %s", status), stopping=stopping, reload=reload)
 
 
 class _Outside:

@@ -11,4 +11,4 @@ from gpuhandoff.simulation.machine import SimulatedMachine
 
 def simulated_host(machine: SimulatedMachine, bus: Bus) -> Host:
     """Return the machine's Host; `bus` is the daemon's connection to where the stand-ins answer."""
-    return Host(machine.kernel, machine.processes, machine.uevents, Units(bus), Logins(bus))
+    return Host(machine.kernel, machine.processes, machine.uevents, machine.openings, Units(bus), Logins(bus))

@@ -151,9 +151,7 @@ class SimulatedMachine:
             device = self.pci.devices[address]
             paths += [node.path for node in self.graphics.nodes_of(device)]
             if paths and device.driver is not None and device.driver.name == "nvidia":
-                own = [
-                    node.path for node in self.tree.nodes() if node.device == device.path and node.module == "nvidia"
-                ]
+                own = [node.path for node in self.tree.nodes() if node.device == device.path and node.module == "nvidia"]
                 paths += [
                     *(path for path in own if path.startswith("/dev/nvidia")),
                     "/dev/nvidiactl",

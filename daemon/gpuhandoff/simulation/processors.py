@@ -47,9 +47,7 @@ class Processors:
         for cpu in sorted(self.online):
             self._add_governor(cpu)
         tree.text(WORKQUEUE, lambda: f"{format_mask(self.workqueue)}\n", self._write_workqueue)
-        tree.text(
-            "/proc/irq/default_smp_affinity", lambda: f"{format_mask(self.default_affinity)}\n", self._write_default
-        )
+        tree.text("/proc/irq/default_smp_affinity", lambda: f"{format_mask(self.default_affinity)}\n", self._write_default)
         for number in self.interrupts:
             self._add_interrupt(number)
 

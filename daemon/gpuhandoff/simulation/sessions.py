@@ -91,9 +91,7 @@ class Sessions:
         if f"user-{login.uid}.slice" not in machine.units.units:
             machine.units.add(SimulatedUnit(f"user-{login.uid}.slice", slice_path), active=True)
         await machine.units.start(self._user_service(login.uid))
-        scope = machine.units.add(
-            SimulatedUnit(f"session-{name}.scope", f"{slice_path}/session-{name}.scope"), active=True
-        )
+        scope = machine.units.add(SimulatedUnit(f"session-{name}.scope", f"{slice_path}/session-{name}.scope"), active=True)
         leader = machine.units.run(Program(f"{manager.name}-helper"), scope.control_group, parent=manager)
         session = SimulatedSession(name, login, scope, leader)
         for other in self.sessions.values():

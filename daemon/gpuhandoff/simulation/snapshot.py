@@ -34,9 +34,7 @@ def take_snapshot(machine: SimulatedMachine) -> dict[str, Any]:
             "hugepages": machine.memory.pages,
             "transparent": dict(machine.memory.transparent),
         },
-        "interrupts": {
-            str(number): format_cpus(one.cpus) for number, one in sorted(machine.processors.interrupts.items())
-        },
+        "interrupts": {str(number): format_cpus(one.cpus) for number, one in sorted(machine.processors.interrupts.items())},
         "default_affinity": format_mask(machine.processors.default_affinity),
         "workqueues": format_mask(machine.processors.workqueue),
         "governors": {str(cpu): governor for cpu, governor in machine.processors.governors.items()},

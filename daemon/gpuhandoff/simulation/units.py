@@ -163,9 +163,7 @@ class Units:
         for unit in self.units.values():
             if unit.main is process and unit.active_state == "active":
                 unit.main = None
-                self._enter(
-                    unit, "activating" if unit.restart else "inactive", "auto-restart" if unit.restart else "dead"
-                )
+                self._enter(unit, "activating" if unit.restart else "inactive", "auto-restart" if unit.restart else "dead")
                 if unit.restart:
                     delay = RESTART_SECONDS * self.machine.waits.pace
                     asyncio.get_running_loop().call_later(delay, self._restart, unit)

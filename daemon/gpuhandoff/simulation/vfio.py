@@ -33,9 +33,7 @@ class Vfio:
         """A device has come to vfio-pci."""
         machine, group = self._machine, device.group
         if group not in self._groups:
-            node = Node(
-                f"/dev/vfio/{group}", os.makedev(VFIO_MAJOR, group), "vfio_pci", f"/sys/kernel/iommu_groups/{group}"
-            )
+            node = Node(f"/dev/vfio/{group}", os.makedev(VFIO_MAJOR, group), "vfio_pci", f"/sys/kernel/iommu_groups/{group}")
             self._groups[group] = node
             path = f"/sys/devices/virtual/vfio/{group}"
             machine.tree.text(f"{path}/dev", f"{VFIO_MAJOR}:{group}\n")

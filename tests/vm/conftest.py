@@ -1,0 +1,67 @@
+"""Each test host boots once a run; every test starts from the same snapshot of it."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+import pytest
+
+from tests.vm.bench_host import BenchHost
+from tests.vm.hosts import DUAL, SINGLE, Layout
+
+_booted: dict[str, BenchHost] = {}
+
+
+def _host(layout: Layout) -> BenchHost:
+    """Return the booted host; only one runs at a time, as two would share two slow processors."""
+    if layout.name not in _booted:
+        for other in list(_booted):
+            _booted.pop(other).stop()
+        _booted[layout.name] = BenchHost(layout)
+    host = _booted[layout.name]
+    host.restore()
+    return host
+
+
+@pytest.fixture(scope="session", autouse=True)
+def _switch_off() -> Iterator[None]:
+    yield
+    for name in list(_booted):
+        _booted.pop(name).stop()
+
+
+@pytest.fixture
+def dual() -> BenchHost:
+    """The host whose second GPU moves."""
+    return _host(DUAL)
+
+
+@pytest.fixture
+def single() -> BenchHost:
+    """The host whose only GPU moves."""
+    return _host(SINGLE)
+
+
+@pytest.fixture(params=[DUAL, SINGLE], ids=lambda layout: str(layout.name))
+def host(request: pytest.FixtureRequest) -> BenchHost:
+    """Both, one after the other."""
+    return _host(request.param)
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Run all tests of a host together: it boots once."""
+
+    def which(item: pytest.Item) -> bool:
+        return "single" in item.name or "single" in getattr(item, "fixturenames", ())
+
+    items.sort(key=which)
+
+
+@pytest.hookimpl(hookwrapper=True)
+def pytest_runtest_makereport(item: pytest.Item) -> Iterator[None]:
+    """Show the daemon's journal with a failure."""
+    outcome = yield
+    report = outcome.get_result()  # type: ignore[attr-defined]  # pluggy's result
+    if report.when == "call" and report.failed:
+        for host in _booted.values():
+            report.sections.append(("journal of gpuhandoffd", host.log()))

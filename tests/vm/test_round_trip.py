@@ -1,0 +1,90 @@
+"""A GPU goes and comes back, on a real kernel; afterwards the host is what it was."""
+
+from __future__ import annotations
+
+import json
+
+from tests.vm.bench_host import BenchHost, difference
+
+ROUNDS = 20
+
+
+def assert_away(host: BenchHost) -> None:
+    """All functions are on vfio-pci, and a VMM could open the group."""
+    assert set(host.drivers()) == {"vfio-pci"}
+    host.run("for g in /dev/vfio/[0-9]*; do exec 3<>$g && exec 3>&-; done; ls /dev/vfio/[0-9]*")
+    status = host.status()
+    assert status["state"] == "detached"
+
+
+def test_there_and_back(host: BenchHost) -> None:
+    before = host.snapshot()
+    weston = host.process("weston")
+    host.handoff()
+    assert_away(host)
+    host.reclaim()
+    assert difference(before, host.snapshot()) == []
+    assert host.status()["state"] == "host"
+    if not host.layout.ends_desktop:
+        assert host.process("weston") == weston
+
+
+def test_twenty_round_trips_on_one_boot(host: BenchHost) -> None:
+    before = host.snapshot()
+    for _ in range(ROUNDS):
+        host.handoff()
+        assert set(host.drivers()) == {"vfio-pci"}
+        host.reclaim()
+    assert difference(before, host.snapshot()) == []
+
+
+def test_cpus_and_static_pages(dual: BenchHost) -> None:
+    before = dual.snapshot()
+    dual.handoff("cpus", "s", "0", "memory", "t", str(256 << 20), "hugepages", "s", "static")
+    away = dual.snapshot()
+    assert away["effective"] == {"init.scope": "0", "machine.slice": "", "system.slice": "0", "user.slice": "0"}
+    pages = int(away["hugepages"]["/sys/kernel/mm/hugepages/hugepages-2048kB/nr_hugepages"])
+    assert pages == 128
+    assert len(away["inhibitors"]) == 1
+    dual.reclaim()
+    after = dual.snapshot()
+    assert after["effective"] == {"init.scope": "0-1", "machine.slice": "", "system.slice": "0-1", "user.slice": "0-1"}
+    after["effective"] = before["effective"]  # empty until cpuset is first used: there is no way back to that
+    after["cpus"] = {name: "" if cpus == "0-1" else cpus for name, cpus in after["cpus"].items()}
+    assert difference(before, after) == []
+
+
+def test_transparent_pages_and_quiet(dual: BenchHost) -> None:
+    dual.run("printf '[host]\\nquiet-processes = [\"weston-keyboard\"]\\n' > /etc/gpuhandoff/conf.d/quiet.toml")
+    dual.run("echo never > /sys/kernel/mm/transparent_hugepage/enabled; systemctl reload gpuhandoffd")
+    before = dual.snapshot()
+    dual.handoff("memory", "t", str(256 << 20), "hugepages", "s", "transparent", "quiet", "b", "true")
+    away = dual.snapshot()
+    assert "[madvise]" in away["thp"]["enabled"]
+    assert away["stopped"] == ["weston-keyboard"]
+    dual.reclaim()
+    assert difference(before, dual.snapshot()) == []
+
+
+def test_moves_of_others_are_announced_and_seen(dual: BenchHost) -> None:
+    sound = dual.layout.functions[1]
+    watching = dual.machine.agent.start(
+        "timeout 20 busctl --system monitor --json=short org.gpuhandoff.Manager > /tmp/signals 2>&1"
+    )
+    dual.run("while ! grep -q . /tmp/signals; do sleep 0.1; done", check=False, timeout=10)
+    dual.run(f"echo {sound} > /sys/bus/pci/drivers/snd_hda_intel/unbind")
+    dual.run(f"echo {sound} > /sys/bus/pci/drivers_probe")
+    gpu = dual.gpu_driver_moves()
+    dual.machine.agent.wait(watching, timeout=40)
+    lines = [json.loads(line) for line in dual.run("grep '^{' /tmp/signals").output.splitlines()]
+    moves = [tuple(one["payload"]["data"]) for one in lines if one.get("member") == "DriverChanged"]
+    assert (sound, "snd_hda_intel", "") in moves
+    assert (sound, "", "snd_hda_intel") in moves
+    assert gpu == ["foreign", "host"]
+
+
+def test_the_journal_has_our_fields(dual: BenchHost) -> None:
+    dual.handoff()
+    dual.reclaim()
+    found = dual.run(f"journalctl -o cat GPU={dual.layout.gpu} STEP=bind-vfio --no-pager").output
+    assert "vfio-pci" in found

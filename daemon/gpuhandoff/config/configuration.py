@@ -28,18 +28,21 @@ class HostSettings:
     guest_governor: str = ""
     inhibit_delay: int = 5
     """Seconds that delay inhibitors can hold a handoff off."""
+    lease_grace: int = 0
+    """Seconds from the moment that the caller of a lease left the bus until its GPU is taken back."""
 
 
 HOST_PARSERS: dict[str, values.Parser] = {
     "gpu-services": values.unit_names,
     "consoles": values.console_policy,
     "holder-grace": values.seconds,
-    "quiet-units": values.unit_names,
+    "quiet-units": values.quiet_units,
     "quiet-processes": values.process_names,
     "confine-interrupts": values.truth,
     "confine-workqueues": values.truth,
     "guest-governor": values.governor,
     "inhibit-delay": values.seconds,
+    "lease-grace": values.seconds,
 }
 
 

@@ -7,12 +7,12 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 from gpuhandoff.config import values
+from gpuhandoff.config.quote import quote
 from gpuhandoff.errors import InvalidArgsError
 from gpuhandoff.messages import Variant
 from gpuhandoff.model.request import Options
 
-QUOTED = 40
-"""Characters of a caller's own text that an error repeats."""
+__all__ = ["OPTIONS", "RECLAIM_OPTIONS", "OptionKind", "parse_options", "quote"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -64,10 +64,3 @@ def parse_options(
         except values.ExpectedError as error:
             raise InvalidArgsError(f"{key}: {error} is expected, not {quote(variant.value)}.") from error
     return replace(defaults, **parsed)
-
-
-def quote(value: object) -> str:
-    """Return a caller's value for a sentence: short, printable, in quotes."""
-    text = str(value)
-    short = text[:QUOTED] + ("…" if len(text) > QUOTED else "")
-    return "'" + "".join(letter if letter.isprintable() else "?" for letter in short) + "'"

@@ -7,7 +7,8 @@ from collections.abc import Callable
 from enum import StrEnum
 from typing import Any
 
-from gpuhandoff.model.cpus import parse_cpus
+from gpuhandoff.model.address import PciAddress
+from gpuhandoff.model.cpus import MAXIMUM, parse_cpus
 from gpuhandoff.model.request import HolderPolicy, Hugepages
 
 Parser = Callable[[Any], Any]
@@ -18,9 +19,27 @@ NAME_LENGTH = 128
 MOST_MEMORY = 1 << 50
 """Bytes; more than any machine has."""
 
-_SIZE = re.compile(r"(\d{1,15})\s*([KMGT]?)(?:iB|B)?", re.IGNORECASE)
+CPU_LIST_LENGTH = 1024
+"""Characters; 8192 CPUs a range, a longer list would keep the daemon busy."""
+VITAL_UNITS = frozenset(
+    {
+        "-.slice",
+        "dbus-broker.service",
+        "dbus.service",
+        "gpuhandoffd.service",
+        "init.scope",
+        "system.slice",
+        "systemd-logind.service",
+        "systemd-udevd.service",
+    }
+)
+"""Frozen, any of these would take the way back with it."""
+
+_CPU_LIST = re.compile(r"(?: *[0-9]{1,4}(?:-[0-9]{1,4})? *(?:,|$))*")
+_SIZE = re.compile(r"([0-9]{1,15}) ?([KMGT]?)(?:iB|B)?", re.IGNORECASE)
 _UNIT_NAME = re.compile(r"[A-Za-z0-9:_.\\@-]{1,240}\.(?:service|scope|slice|socket)")
-_PROCESS_NAME_LENGTH = 64
+_PROCESS_NAME_LENGTH = 15
+"""The kernel cuts longer ones off (TASK_COMM_LEN)."""
 _SHIFT = {"": 0, "K": 10, "M": 20, "G": 30, "T": 40}
 
 
@@ -44,9 +63,25 @@ def seconds(value: Any) -> int:
 
 def vm_name(value: Any) -> str:
     """The name of a virtual machine."""
-    if not isinstance(value, str) or len(value) > NAME_LENGTH or not (value.isprintable() or not value):
+    if not isinstance(value, str) or len(value) > NAME_LENGTH or not value.isprintable():
         raise ExpectedError(f"a name of at most {NAME_LENGTH} printable characters")
     return value
+
+
+def section_vm(value: Any) -> str:
+    """The name in [vm."…"]: a handoff without a virtual machine has no section."""
+    name = vm_name(value)
+    if not name:
+        raise ExpectedError("the name of a virtual machine")
+    return name
+
+
+def gpu_address(value: Any) -> PciAddress:
+    """The address in [gpu."…"]."""
+    try:
+        return PciAddress.parse(value)
+    except ValueError as error:
+        raise ExpectedError("a PCI address such as 0000:01:00.0") from error
 
 
 def holder_policy(value: Any) -> HolderPolicy:
@@ -61,12 +96,13 @@ def hugepages(value: Any) -> Hugepages:
 
 def cpus(value: Any) -> frozenset[int]:
     """CPUs in list format."""
-    if isinstance(value, str):
-        try:
-            return parse_cpus(value[:4096])
-        except ValueError as error:
-            raise ExpectedError(f"a list of CPUs such as 0-3,8 ({error})") from error
-    raise ExpectedError("a list of CPUs such as 0-3,8")
+    expected = f"a list of CPUs from 0 to {MAXIMUM}, such as 0-3,8,"
+    if not isinstance(value, str) or len(value) > CPU_LIST_LENGTH or _CPU_LIST.fullmatch(value) is None:
+        raise ExpectedError(expected)
+    try:
+        return parse_cpus(value)
+    except ValueError as error:
+        raise ExpectedError(expected) from error
 
 
 def memory(value: Any) -> int:
@@ -89,9 +125,19 @@ def unit_names(value: Any) -> tuple[str, ...]:
     return tuple(value)
 
 
+def quiet_units(value: Any) -> tuple[str, ...]:
+    """Names of units that may be frozen."""
+    names = unit_names(value)
+    if not VITAL_UNITS.isdisjoint(names):
+        raise ExpectedError(
+            f"a list of units without those that the machine cannot do without ({', '.join(sorted(VITAL_UNITS))})"
+        )
+    return names
+
+
 def process_names(value: Any) -> tuple[str, ...]:
     """Names of processes, as the kernel knows them."""
-    expected = 'a list of process names such as ["baloo_file"]'
+    expected = f'a list of process names of at most {_PROCESS_NAME_LENGTH} characters such as ["baloo_file"]'
     if not isinstance(value, list | tuple):
         raise ExpectedError(expected)
     for name in value:

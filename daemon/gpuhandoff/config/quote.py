@@ -1,0 +1,32 @@
+"""Other people's values in our sentences: short, printable, never a terminal's orders."""
+
+from __future__ import annotations
+
+LONGEST = 40
+"""Characters of a value that a sentence repeats."""
+
+_HUGE = 1 << 64
+
+
+def quote(value: object) -> str:
+    """Return a value as a sentence names it: text in quotes, lists and tables by their kind."""
+    match value:
+        case bool():
+            words = str(value).lower()
+        case int() if not -_HUGE < value < _HUGE:
+            words = "a number of more than 64 bits"
+        case int() | float():
+            words = str(value)
+        case list() | tuple():
+            words = f"the list [{shorten(', '.join(quote(one) for one in value[:LONGEST]))}]"
+        case dict():
+            words = "a table"
+        case _:
+            words = f"'{shorten(str(value))}'"
+    return words
+
+
+def shorten(text: str) -> str:
+    """Return the beginning of a text, without control characters."""
+    beginning = "".join(letter if letter.isprintable() else "?" for letter in text[:LONGEST])
+    return beginning + ("…" if len(text) > LONGEST else "")

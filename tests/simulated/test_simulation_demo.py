@@ -2,23 +2,20 @@
 
 import subprocess
 import sys
-import time
 
 import pytest
 
 
 @pytest.mark.parametrize("scenario", ["single-nvidia", "igpu-dgpu"])
 def test_the_demo_ends_with_the_machine_as_it_was(scenario: str) -> None:
-    started = time.monotonic()
     played = subprocess.run(
         [sys.executable, "-m", "gpuhandoff.simulation.demo", scenario],
         capture_output=True,
         text=True,
-        timeout=60,
+        timeout=30,
         check=False,
     )
     assert played.returncode == 0, played.stdout + played.stderr
     assert "exactly as it was" in played.stdout
     assert "with a guest: qemu-system-x86" in played.stdout
     assert "Traceback" not in played.stdout + played.stderr
-    assert time.monotonic() - started < 15

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import difflib
 import tomllib
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, replace
@@ -13,7 +12,7 @@ from gpuhandoff.config import values
 from gpuhandoff.config.configuration import HOST_PARSERS, Configuration
 from gpuhandoff.config.lines import line_of, split_position
 from gpuhandoff.config.options import OPTIONS
-from gpuhandoff.config.quote import quote, shorten
+from gpuhandoff.config.quote import nearest, quote, shorten
 
 LARGEST = 1 << 20
 """Bytes of one file."""
@@ -55,10 +54,8 @@ class _Source:
         """Return the error for a key that nobody knows."""
         key, names = path[-1], list(known)
         where = f"{_header(path[:-1])} has no {kind}" if path[:-1] else f"there is no {kind}"
-        near = difflib.get_close_matches(shorten(key), names, n=1)
-        advice = f"Did you mean {near[0]}?" if near else f"Known: {', '.join(names)}."
         expected = f"one of {', '.join(names)}"
-        sentence = f"{where} {quote(key)}. {advice}"
+        sentence = f"{where} {quote(key)}. {nearest(key, names)}"
         return ConfigurationError(self.file, line_of(self.text, path), key, expected, quote(key), sentence)
 
 

@@ -16,8 +16,9 @@ def line_of(text: str, path: Sequence[str]) -> int | None:
     """
     wanted, found, depth = tuple(path), None, 0
     for number, here in _places(text):
-        if len(here) > depth and wanted[: len(here)] == here:
-            found, depth = number, len(here)
+        shared = here[: len(wanted)]
+        if len(shared) > depth and wanted[: len(shared)] == shared:
+            found, depth = number, len(shared)
     return found
 
 

@@ -7,7 +7,7 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 from gpuhandoff.config import values
-from gpuhandoff.config.quote import quote
+from gpuhandoff.config.quote import nearest, quote
 from gpuhandoff.errors import InvalidArgsError
 from gpuhandoff.messages import Variant
 from gpuhandoff.model.request import Options
@@ -56,7 +56,7 @@ def parse_options(
     for key, variant in given.items():
         kind = OPTIONS.get(key) if key in allowed else None
         if kind is None:
-            raise InvalidArgsError(f"{quote(key)}: there is no such option here. Options: {', '.join(sorted(allowed))}.")
+            raise InvalidArgsError(f"{quote(key)}: there is no such option here. {nearest(key, sorted(allowed))}")
         if variant.signature != kind.signature:
             raise InvalidArgsError(f"{key}: {_TYPES[kind.signature]} is expected, not type {quote(variant.signature)}.")
         try:

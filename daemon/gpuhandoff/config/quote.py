@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import difflib
+from collections.abc import Iterable
+
 LONGEST = 40
 """Characters of a value that a sentence repeats."""
 
@@ -30,3 +33,10 @@ def shorten(text: str) -> str:
     """Return the beginning of a text, without control characters."""
     beginning = "".join(letter if letter.isprintable() else "?" for letter in text[:LONGEST])
     return beginning + ("…" if len(text) > LONGEST else "")
+
+
+def nearest(name: str, known: Iterable[str]) -> str:
+    """Return what to try instead of an unknown name: the one that was meant, or all there are."""
+    names = list(known)
+    near = difflib.get_close_matches(shorten(name), names, n=1)
+    return f"Did you mean {near[0]}?" if near else f"Known: {', '.join(names)}."

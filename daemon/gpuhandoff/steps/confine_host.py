@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import logging
 from collections.abc import Collection
 from typing import Any
 
@@ -16,6 +17,8 @@ from gpuhandoff.steps import processors
 VERIFY = 5.0
 """Seconds for EffectiveCPUs to follow: systemd applies cgroup settings from its own queue, without a signal."""
 
+log = logging.getLogger(__name__)
+
 
 class ConfineHost:
     """AllowedCPUs at run time on every slice but the guests', journaled as explicit values."""
@@ -28,10 +31,7 @@ class ConfineHost:
         """Remember AllowedCPUs and EffectiveCPUs of each unit, and what else was asked to be moved."""
         units: dict[str, Any] = {}
         for name in arguments["units"]:
-            try:
-                units[name] = {kind: format_cpus(await _cpus(host, name, kind)) for kind in ("AllowedCPUs", "EffectiveCPUs")}
-            except RemoteError as error:
-                raise UnsupportedError(f"systemd does not tell which CPUs {name} may use: {error.message}.") from error
+            units[name] = {kind: format_cpus(await _cpus(host, name, kind)) for kind in ("AllowedCPUs", "EffectiveCPUs")}
         governors = {}
         if arguments["governor"]:
             for cpu in sorted(parse_cpus(arguments["guest_cpus"])):
@@ -59,18 +59,10 @@ class ConfineHost:
             await processors.write_if_other(host, processors.governor_path(int(cpu)), arguments["governor"])
 
     async def undo(self, host: Host, arguments: Json, saved: Json) -> None:
-        """Set everything back.
-
-        Resetting AllowedCPUs does not widen the live cpuset (systemd#43846): the CPUs that were in effect are written
-        first, and then what was set.
-        """
+        """Set back what is still as we set it."""
+        wanted = parse_cpus(arguments["cpus"])
         for name, was in saved["units"].items():
-            effective, allowed = parse_cpus(was["EffectiveCPUs"]), parse_cpus(was["AllowedCPUs"])
-            if await _cpus(host, name, "EffectiveCPUs") != effective:
-                await _allow(host, name, effective)
-                await _verify(host, name, effective)
-            if await _cpus(host, name, "AllowedCPUs") != allowed:
-                await _allow(host, name, allowed)
+            await _release(host, name, wanted, parse_cpus(was["AllowedCPUs"]), parse_cpus(was["EffectiveCPUs"]))
         await processors.restore_interrupts(host, saved["interrupts"])
         if saved["workqueues"] is not None:
             await processors.write_if_other(host, processors.WORKQUEUES, saved["workqueues"])
@@ -80,10 +72,11 @@ class ConfineHost:
     async def holds(self, host: Host, arguments: Json, saved: Json) -> bool:
         """Tell whether every unit is confined."""
         wanted = parse_cpus(arguments["cpus"])
-        for name in arguments["units"]:
-            if await _cpus(host, name, "EffectiveCPUs") != wanted:
-                return False
-        return True
+        try:
+            return all([await _cpus(host, name, "EffectiveCPUs") == wanted for name in arguments["units"]])
+        except UnsupportedError as error:
+            log.warning("%s", error.message)
+            return False
 
 
 def _interface(unit: str) -> str:
@@ -93,7 +86,10 @@ def _interface(unit: str) -> str:
 
 async def _cpus(host: Host, unit: str, kind: str) -> frozenset[int]:
     """Return AllowedCPUs or EffectiveCPUs: bytes, lowest CPU in the lowest bit of the first."""
-    data = bytes(await host.units.get(unit, _interface(unit), kind))
+    try:
+        data = bytes(await host.units.get(unit, _interface(unit), kind))
+    except RemoteError as error:
+        raise UnsupportedError(f"systemd does not tell which CPUs {unit} may use: {error.message}.") from error
     return frozenset(place * 8 + bit for place, byte in enumerate(data) for bit in range(8) if byte >> bit & 1)
 
 
@@ -101,7 +97,31 @@ async def _allow(host: Host, unit: str, cpus: Collection[int]) -> None:
     data = bytearray(max(cpus, default=-1) // 8 + 1)
     for cpu in cpus:
         data[cpu // 8] |= 1 << cpu % 8
-    await host.units.set_runtime(unit, {"AllowedCPUs": Variant("ay", bytes(data))})
+    try:
+        await host.units.set_runtime(unit, {"AllowedCPUs": Variant("ay", bytes(data))})
+    except RemoteError as error:
+        listed = format_cpus(cpus) or "all"
+        raise RolledBackError(f"systemd did not let {unit} have the CPUs {listed}: {error.message}.") from error
+
+
+async def _release(
+    host: Host, unit: str, wanted: frozenset[int], allowed: frozenset[int], effective: frozenset[int]
+) -> None:
+    """Give a unit its CPUs back, unless somebody else has set its AllowedCPUs meanwhile.
+
+    An empty AllowedCPUs does not widen the live cpuset (systemd#43846): the CPUs that were in effect are written first,
+    and then what was set. EffectiveCPUs is empty until something uses the cpuset controller: that meant all of them.
+    """
+    effective = effective or processors.online(host)
+    now = await _cpus(host, unit, "AllowedCPUs")
+    if now not in {wanted, effective, allowed}:
+        log.warning("somebody else has confined %s to the CPUs %s meanwhile: left so", unit, format_cpus(now))
+        return
+    if await _cpus(host, unit, "EffectiveCPUs") not in {frozenset[int](), effective}:
+        await _allow(host, unit, effective)
+        await _verify(host, unit, effective)
+    if await _cpus(host, unit, "AllowedCPUs") != allowed:
+        await _allow(host, unit, allowed)
 
 
 async def _verify(host: Host, unit: str, wanted: frozenset[int]) -> None:

@@ -7,11 +7,18 @@ import errno
 from collections.abc import Collection, Mapping
 
 from gpuhandoff.host import Host
+from gpuhandoff.model.cpus import parse_cpus
 
+ONLINE = "/sys/devices/system/cpu/online"
 INTERRUPTS = "/proc/irq"
 WORKQUEUES = "/sys/devices/virtual/workqueue/cpumask"
 _IMMOVABLE = {errno.EIO, errno.EPERM, errno.EINVAL, errno.ENOSPC}
 """The kernel manages some interrupts itself, those of NVMe queues before all (kernel.md 6)."""
+
+
+def online(host: Host) -> frozenset[int]:
+    """Return the CPUs that are switched on."""
+    return parse_cpus(host.kernel.read(ONLINE))
 
 
 def governor_path(cpu: int) -> str:

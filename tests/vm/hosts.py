@@ -17,6 +17,13 @@ SECOND_CARD = (
     "ich9-intel-hda,id=sound2,bus=slot2,addr=00.1",
     "hda-output,bus=sound2.0,audiodev=silence",
 )
+SHARED_GROUP = (
+    "pcie-root-port,id=slot3,chassis=3,slot=3",
+    "pcie-pci-bridge,id=legacy,bus=slot3",
+    "bochs-display,bus=legacy,addr=01.0",
+    "e1000,bus=legacy,addr=02.0,romfile=",
+)
+"""Behind a bridge to conventional PCI nothing is isolated: a display and a network card in one IOMMU group."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -35,4 +42,4 @@ class Layout:
 
 
 SINGLE = Layout("single", SINGLE_CARD, ("0000:01:00.0", "0000:01:00.1", "0000:01:00.2"), ends_desktop=True)
-DUAL = Layout("dual", (*SINGLE_CARD, *SECOND_CARD), ("0000:02:00.0", "0000:02:00.1"), ends_desktop=False)
+DUAL = Layout("dual", (*SINGLE_CARD, *SECOND_CARD, *SHARED_GROUP), ("0000:02:00.0", "0000:02:00.1"), ends_desktop=False)

@@ -7,7 +7,7 @@ import logging
 from collections.abc import Collection
 from typing import Any
 
-from gpuhandoff.messages import Bus, Match, RemoteError, Variant
+from gpuhandoff.messages import SERVICE_UNKNOWN, Bus, Match, RemoteError, Variant
 from gpuhandoff.model.world import Session
 
 NAME = "org.freedesktop.login1"
@@ -26,11 +26,15 @@ class Logins:
         self._bus = bus
 
     async def sessions(self) -> tuple[Session, ...]:
-        """Return every session; none when there is no logind. One that ends meanwhile is left out."""
+        """Return every session; none when there is no logind. One that ends meanwhile is left out.
+
+        Raises RemoteError when logind is there and does not say.
+        """
         try:
             (listed,) = await self._bus.call(NAME, PATH, MANAGER, "ListSessions")
         except RemoteError as error:
-            log.debug("no sessions: %s", error.message)
+            if error.name != SERVICE_UNKNOWN:
+                raise
             return ()
         found = await asyncio.gather(*(self._session(entry) for entry in listed))
         return tuple(session for session in found if session is not None)

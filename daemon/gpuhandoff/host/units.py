@@ -35,14 +35,17 @@ class Units:
         self._subscribed = False
 
     async def unit(self, name: str) -> Unit | None:
-        """Return a loaded unit, under its own name where `name` is an alias; None when it is not loaded."""
+        """Return a loaded unit, under its own name where `name` is an alias; None when it is not loaded.
+
+        Raises RemoteError when systemd is there and does not say: what runs must not be taken for stopped.
+        """
         try:
             path = await self._path(name)
             (properties,) = await self._bus.call(NAME, path, PROPERTIES, "GetAll", "s", (UNIT,))
         except RemoteError as error:
-            if error.name not in {NO_SUCH_UNIT, SERVICE_UNKNOWN}:
-                log.warning("systemd does not tell about %s: %s", name, error.message)
-            return None
+            if error.name in {NO_SUCH_UNIT, SERVICE_UNKNOWN}:
+                return None
+            raise
         return Unit(str(properties["Id"].value), str(properties["ActiveState"].value), str(properties["SubState"].value))
 
     async def start(self, name: str, *, timeout: float = 90.0) -> None:

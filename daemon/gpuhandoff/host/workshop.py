@@ -132,7 +132,7 @@ def _load(name: str) -> None:
     reader, writer = os.pipe()
     child = os.posix_spawn(
         program,
-        [program, "-q", "--", name],
+        [program, "--", name],
         {"PATH": "/usr/sbin:/usr/bin:/sbin:/bin", "LC_ALL": "C"},
         file_actions=[(os.POSIX_SPAWN_DUP2, writer, 2), (os.POSIX_SPAWN_CLOSE, reader)],
     )
@@ -141,5 +141,4 @@ def _load(name: str) -> None:
     os.close(reader)
     status = os.waitstatus_to_exitcode(os.waitpid(child, 0)[1])
     if status != 0:
-        # With -q modprobe is silent about a module that does not exist, and only about that.
-        raise OSError(errno.EIO if said else errno.ENOENT, said or f"there is no module {name}")
+        raise OSError(errno.ENOENT if "not found in directory" in said else errno.EIO, said or f"modprobe failed ({status})")

@@ -203,6 +203,10 @@ class World:
     modules: tuple[Module, ...] = ()
     available_modules: frozenset[str] = frozenset()
     """Of the modules the plan may want to load: those that are loaded, built in, or found for the running kernel."""
+    nvidia_version: str = ""
+    """Of the loaded NVIDIA driver."""
+    nvidia_modeset: bool = False
+    """Whether nvidia-drm keeps the cards in use itself (its parameter modeset)."""
     iommu: bool = True
     """Whether the kernel has IOMMU groups at all."""
     sessions: tuple[Session, ...] = ()

@@ -15,7 +15,7 @@ from gpuhandoff.errors import (
 from gpuhandoff.model.request import HolderPolicy, Hugepages, Options
 from gpuhandoff.model.world import Gpu, Holder, World
 from gpuhandoff.plan.display import drives_display, ends_with_display, sessions_shown
-from gpuhandoff.plan.stacks import MUST_UNLOAD, loaded_stack, shares_driver, stack_of
+from gpuhandoff.plan.stacks import can_unbind, loaded_stack, shares_driver
 
 _GROUP_DRIVERS = frozenset({None, "vfio-pci", "pci-stub", "pcieport"})
 """What may be bound in an IOMMU group that a guest owns (kernel.md 3)."""
@@ -71,9 +71,12 @@ def _refuse_modules(world: World, gpu: Gpu) -> None:
             f"The module {missing[0]} is loaded, but its file for the running kernel {world.kernel_release} is gone, so "
             f"{gpu.address} could not come back. Reboot and try again."
         )
-    driver = gpu.display.driver
-    if driver in MUST_UNLOAD and not stack_of(driver):
-        raise UnsupportedError(f"{gpu.address} cannot leave its driver {driver} safely.")
+    if shares_driver(world, gpu) and not can_unbind(world, gpu):
+        raise UnsupportedError(
+            f"{gpu.address} shares the driver nvidia {world.nvidia_version} with another GPU: it cannot be unloaded, and "
+            "this version never lets go of a single card while nvidia-drm runs with modeset=1. Use 580.105.08 or later, "
+            "or modeset=0."
+        )
 
 
 def _refuse_resources(world: World, options: Options) -> None:

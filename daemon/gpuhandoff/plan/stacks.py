@@ -6,6 +6,8 @@ them. A PCI driver that is not in the table is unbound, never unloaded: nobody k
 
 from __future__ import annotations
 
+import re
+
 from gpuhandoff.model.world import Function, Gpu, World
 
 STACKS: dict[str, tuple[str, ...]] = {
@@ -22,8 +24,8 @@ STACKS: dict[str, tuple[str, ...]] = {
 }
 """By PCI driver. virtio-pci itself serves disks and networks and is often built in; the GPU's module sits on its child."""
 
-MUST_UNLOAD = frozenset({"nvidia"})
-"""Drivers whose unbind waits for ever while anybody, or their own modules, uses the card (kernel.md fact 11)."""
+NVIDIA_LETS_GO = (580, 105, 8)
+"""From this version on nvidia-drm lets go of a card that is unbound (kernel.md 1.4)."""
 
 
 def stack_of(driver: str | None) -> tuple[str, ...]:
@@ -37,6 +39,17 @@ def shares_driver(world: World, gpu: Gpu) -> bool:
     return driver is not None and any(
         other.address != gpu.address and other.display.driver == driver for other in world.gpus
     )
+
+
+def can_unbind(world: World, gpu: Gpu) -> bool:
+    """Tell whether the display driver can be unbound from one card while its modules stay.
+
+    nvidia-drm with modeset holds every card itself; older drivers then wait for it, for ever (kernel.md fact 11).
+    """
+    if gpu.display.driver != "nvidia" or not world.nvidia_modeset:
+        return True
+    version = tuple(int(number) for number in re.findall(r"\d+", world.nvidia_version))
+    return version >= NVIDIA_LETS_GO
 
 
 def loaded_stack(world: World, gpu: Gpu) -> tuple[str, ...]:

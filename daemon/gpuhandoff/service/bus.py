@@ -1,28 +1,37 @@
 """The system bus, by dbus-next at message level; nothing else in the daemon imports it.
 
-dbus-next 0.2.3 has no release since 2021 and defects that an unprivileged caller could use. Each work-around here has a
-test in tests/bus that fails without it: a full socket buffer ends the connection (its issue 153); stray descriptors leak
-(162), so the serving connection negotiates none; exceptions reach callers as tracebacks, so calls never reach its own
-dispatch; calls never return after a disconnect.
+dbus-next 0.2.3 has no release since 2021 and defects that an unprivileged caller could use. Each work-around has a test in
+tests/bus that fails without it:
+
+- A full socket buffer ends the connection (its issue 153): `PatientSocket`.
+- Stray descriptors leak (162): the serving connection negotiates none, and those that come are closed.
+- Exceptions reach callers as tracebacks: calls never get to its own dispatch.
+- Calls never return after a disconnect, nor time out: replies never get to it either.
+- It reads as long as there is something to read, and starves the loop: at most BATCH messages at a time.
+- A message that it cannot read ends the connection, and a large one takes it seconds: VALUES, and skipped.
+- A bus that hangs up during authentication is asked again for ever.
 """
 
 from __future__ import annotations
 
 import asyncio
 import contextlib
+import io
 import logging
 import math
 import os
-import socket
+import struct
 from collections import Counter
 from collections.abc import Callable
 from typing import Any
 
 from dbus_next import Message, MessageFlag, MessageType
 from dbus_next import Variant as DBusVariant
+from dbus_next._private.unmarshaller import Unmarshaller
 from dbus_next.aio import MessageBus
 from dbus_next.constants import NameFlag, RequestNameReply
 from dbus_next.errors import AuthError
+from dbus_next.signature import SignatureType
 
 from gpuhandoff.errors import LimitsExceededError, ProblemError
 from gpuhandoff.messages import (
@@ -39,13 +48,17 @@ from gpuhandoff.messages import (
     Variant,
     error_name,
 )
-from gpuhandoff.service.owners import Owners
+from gpuhandoff.service.owners import DBUS, DBUS_PATH
+from gpuhandoff.service.socket import PatientSocket
+from gpuhandoff.service.subscriptions import Subscriptions
 
 SYSTEM_BUS = "unix:path=/run/dbus/system_bus_socket"
-DBUS = "org.freedesktop.DBus"
-DBUS_PATH = "/org/freedesktop/DBus"
 PER_CALLER = 64
 """Calls of one caller that are answered at the same time; more are LimitsExceeded."""
+BATCH = 32
+"""Messages that are read before others get the loop."""
+VALUES = 20_000
+"""Values in one call or signal from outside. One message may have 8 million, on which dbus-next would work for seconds."""
 NAME_TAKEN = "org.freedesktop.DBus.Error.NameHasOwner"
 
 log = logging.getLogger(__name__)
@@ -56,7 +69,7 @@ async def connect(address: str | None = None, *, descriptors: bool = False) -> D
 
     `descriptors`: the connection can send file descriptors, and then has to close those that strangers send.
     """
-    connection = DBus(_library_bus(address, descriptors=descriptors), address)
+    connection = DBus(_connection(address, descriptors=descriptors), address)
     await connection.open()
     return connection
 
@@ -64,23 +77,22 @@ async def connect(address: str | None = None, *, descriptors: bool = False) -> D
 class DBus:
     """One connection, a `messages.Bus`."""
 
-    def __init__(self, bus: MessageBus, address: str | None) -> None:
+    def __init__(self, bus: _Connection, address: str | None) -> None:
         self._bus = bus
         self._address = address
         self._closed = asyncio.Event()
         self._handler: Handler | None = None
-        self._subscriptions: list[tuple[Match, Callable[[Signal], None]]] = []
-        self._rules: Counter[str] = Counter()
+        self._subscriptions = Subscriptions(self, self._drop_rule)
         self._answering: set[asyncio.Task[None]] = set()
         self._in_flight: Counter[str] = Counter()
-        self._waiting: set[asyncio.Future[Message]] = set()
-        self._owners = Owners(self)
+        self._waiting: dict[int, asyncio.Future[Message]] = {}
         self._watch: asyncio.Task[None] | None = None
 
     async def open(self) -> None:
         """Connect; raises RemoteError."""
-        await _open(self._bus)
         self._bus.add_message_handler(self._receive)
+        self._bus.refuse = self._refuse
+        await _open(self._bus)
         self._watch = asyncio.create_task(self._watch_end())
 
     @property
@@ -111,41 +123,21 @@ class DBus:
         other = await connect(self._address, descriptors=True)
         try:
             reply = await other.send(_method_call(destination, path, interface, member, signature, body), 25.0)
-            (index,) = reply.body
-            for place, extra in enumerate(reply.unix_fds):
-                if place != index:
-                    os.close(extra)
-            descriptor = int(reply.unix_fds[index])
-            os.set_inheritable(descriptor, False)
-            return descriptor
+            return _take_descriptor(reply)
         finally:
             await other.close()
 
     async def subscribe(self, match: Match, callback: Callable[[Signal], None]) -> Unsubscribe:
         """Hand every matching signal to `callback`."""
-        if match.sender is not None:
-            await self._owners.follow(match.sender)
-        rule = _rule(match)
-        self._rules[rule] += 1
-        if self._rules[rule] == 1:
-            await self.call(DBUS, DBUS_PATH, DBUS, "AddMatch", "s", (rule,))
-        entry = (match, callback)
-        self._subscriptions.append(entry)
-
-        def unsubscribe() -> None:
-            if any(one is entry for one in self._subscriptions):
-                self._subscriptions = [one for one in self._subscriptions if one is not entry]
-                self._rules[rule] -= 1
-                if not self._rules[rule]:
-                    del self._rules[rule]
-                    self._send_and_forget(_method_call(DBUS, DBUS_PATH, DBUS, "RemoveMatch", "s", (rule,)))
-
-        return unsubscribe
+        return await self._subscriptions.add(match, callback)
 
     def emit(self, signal: Signal) -> None:
         """Send a signal."""
         body = [_to_library(value) for value in signal.body]
-        self._send_and_forget(Message.new_signal(signal.path, signal.interface, signal.member, signal.signature, body))
+        try:
+            self._send_and_forget(Message.new_signal(signal.path, signal.interface, signal.member, signal.signature, body))
+        except (TypeError, ValueError, struct.error):
+            log.exception("the signal %s.%s cannot be sent", signal.interface, signal.member)
 
     def serve(self, handler: Handler) -> None:
         """Answer calls with `handler`."""
@@ -174,7 +166,8 @@ class DBus:
         with contextlib.suppress(Exception):
             await self._bus.wait_for_disconnect()  # type: ignore[no-untyped-call]
         self._closed.set()
-        for future in list(self._waiting):
+        self._bus.release()
+        for future in self._waiting.values():
             if not future.done():
                 future.set_exception(RemoteError(DISCONNECTED, "The connection to the message bus is gone."))
         for task in list(self._answering):
@@ -186,24 +179,21 @@ class DBus:
             raise RemoteError(DISCONNECTED, "The connection to the message bus is gone.")
         message.serial = self._bus.next_serial()
         future: asyncio.Future[Message] = asyncio.get_running_loop().create_future()
-
-        def answered(reply: Message | None, _: object) -> None:
-            if reply is not None and not future.done():
-                future.set_result(reply)
-
-        # Not bus.call(): that one can neither time out nor be told of a disconnect.
-        self._bus._method_return_handlers[message.serial] = answered  # noqa: SLF001
-        self._waiting.add(future)
+        self._waiting[message.serial] = future
         try:
             self._send_and_forget(message)
             async with asyncio.timeout(None if timeout == math.inf else timeout):
                 reply = await future
         except TimeoutError:
             raise RemoteError(NO_REPLY, f"{message.destination} did not answer within {timeout:g} s.") from None
+        except asyncio.CancelledError:
+            if future.done() and not future.cancelled() and future.exception() is None:
+                _close_descriptors(future.result())
+            raise
         finally:
-            self._waiting.discard(future)
-            self._bus._method_return_handlers.pop(message.serial, None)  # noqa: SLF001
+            del self._waiting[message.serial]
         if reply.message_type is MessageType.ERROR:
+            _close_descriptors(reply)
             raise RemoteError(reply.error_name or ProblemError.name, str(reply.body[0]) if reply.body else "no reason given")
         return reply
 
@@ -212,19 +202,21 @@ class DBus:
             self._bus.send(message).add_done_callback(_sent)
 
     def _receive(self, message: Message) -> bool:
-        """Take every message that dbus-next does not need for itself. Never raises."""
-        match message.message_type:
-            case MessageType.METHOD_CALL:
-                self._accept(message)
+        """Take every message: dbus-next needs none for itself. Never raises."""
+        if message.message_type in {MessageType.METHOD_RETURN, MessageType.ERROR}:
+            future = self._waiting.get(message.reply_serial or 0)
+            if future is not None and not future.done():
+                future.set_result(message)
                 return True
-            case MessageType.SIGNAL:
-                self._hand_out(message)
-                return False
-        return False
+        _close_descriptors(message)
+        if message.message_type is MessageType.METHOD_CALL:
+            self._accept(message)
+        elif message.message_type is MessageType.SIGNAL:
+            self._hand_out(message)
+        # A reply to nobody may be the library's own, from the time of connecting.
+        return message.message_type in {MessageType.METHOD_CALL, MessageType.SIGNAL}
 
     def _accept(self, message: Message) -> None:
-        for descriptor in message.unix_fds:
-            os.close(descriptor)
         sender = message.sender or ""
         if self._in_flight[sender] >= PER_CALLER:
             self._refuse(message, LimitsExceededError(f"You have {PER_CALLER} calls waiting already."))
@@ -276,7 +268,7 @@ class DBus:
 
     def _refuse(self, message: Message, error: ProblemError | RemoteError) -> None:
         if not message.flags & MessageFlag.NO_REPLY_EXPECTED:
-            self._send_and_forget(Message.new_error(message, error_name(error), error.message))
+            self._send_and_forget(Message.new_error(message, error_name(error), _sendable(error.message)))
 
     def _hand_out(self, message: Message) -> None:
         signal = Signal(
@@ -287,36 +279,99 @@ class DBus:
             tuple(_from_library(value) for value in message.body),
             message.sender or "",
         )
-        for entry in list(self._subscriptions):
-            match, callback = entry
-            if self._wants(match, signal) and any(one is entry for one in self._subscriptions):
-                try:
-                    callback(signal)
-                except Exception:
-                    log.exception("a subscriber to %s.%s failed", signal.interface, signal.member)
+        self._subscriptions.hand_out(signal)
 
-    def _wants(self, match: Match, signal: Signal) -> bool:
-        """Check again what the bus has matched: anybody may send a signal to this connection alone, unmatched."""
-        return (
-            (match.interface, match.member) == (signal.interface, signal.member)
-            and (match.path is None or match.path == signal.path)
-            and (match.arg0 is None or (len(signal.body) > 0 and signal.body[0] == match.arg0))
-            and (match.sender is None or self._owners.owner(match.sender) == signal.sender)
-        )
+    def _drop_rule(self, rule: str) -> None:
+        self._send_and_forget(_method_call(DBUS, DBUS_PATH, DBUS, "RemoveMatch", "s", (rule,)))
 
 
-class _PatientSocket:
-    """The writer's socket. dbus-next takes EAGAIN for the end; 0 bytes sent makes it wait for room instead."""
+class _Connection(MessageBus):
+    """dbus-next's connection, mended from inside."""
 
-    def __init__(self, sock: socket.socket) -> None:
-        self._socket = sock
+    def __init__(self, address: str, *, descriptors: bool) -> None:
+        super().__init__(bus_address=address, negotiate_unix_fd=descriptors)
+        self.refuse: Callable[[Message, ProblemError], None] = lambda _, __: None
+        self._writer.sock = PatientSocket(self._sock)
 
-    def send(self, data: memoryview) -> int:
-        """Send what fits."""
-        try:
-            return self._socket.send(data)
-        except BlockingIOError:
-            return 0
+    def release(self) -> None:
+        """Close the socket of a connection that is gone; dbus-next leaves that to the garbage collector."""
+        with contextlib.suppress(OSError):
+            self._stream.close()
+        self._sock.close()
+
+    def _create_unmarshaller(self) -> _Reader:
+        return _Reader(self._stream, self._sock if self._negotiate_unix_fd else None)
+
+    def _message_reader(self) -> None:
+        """Read some messages, and go on after everybody else had a turn."""
+        for _ in range(BATCH):
+            if self._disconnected:
+                return
+            reader = self._unmarshaller
+            try:
+                if reader.unmarshall() is None:
+                    return
+            except (TypeError, ValueError, KeyError, IndexError, RecursionError) as error:
+                if not reader.is_complete:
+                    self._finalize(error)
+                    return
+                self._skip(reader, error)
+            except Exception as error:  # noqa: BLE001  (the end of the stream and of the socket, whatever they raise)
+                self._finalize(error)
+                return
+            else:
+                self._on_message(reader.message)
+            self._unmarshaller = self._create_unmarshaller()
+        self._loop.call_soon(self._message_reader)
+
+    def _skip(self, reader: _Reader, error: Exception) -> None:
+        log.debug("a message was not read: %s", error)
+        for descriptor in reader.unix_fds:
+            os.close(descriptor)
+        with contextlib.suppress(TypeError, ValueError):
+            head = reader.head()
+            if head.message_type is MessageType.METHOD_CALL:
+                self.refuse(head, LimitsExceededError(f"The arguments have more than {VALUES} values, or cannot be read."))
+
+    async def _auth_readline(self) -> str:
+        line = b""
+        while not line.endswith(b"\r\n"):
+            received = await self._loop.sock_recv(self._sock, 1)
+            if not received:
+                raise EOFError("it hung up during authentication")
+            line += received
+        return line[:-2].decode("ascii", "replace")
+
+
+class _Reader(Unmarshaller):
+    """Reads one message, but no more of a stranger's than is reasonable."""
+
+    _values = 0
+
+    @property
+    def is_complete(self) -> bool:
+        """Whether all bytes of the message are here, so that the next one can be read whatever this one is."""
+        return len(self.buf) > _FIXED_HEADER
+
+    def read_argument(self, type_: SignatureType) -> Any:
+        """Read one value."""
+        self._values += 1
+        if self._values > VALUES and self.buf[1] in _FROM_STRANGERS:
+            raise ValueError(f"more than {VALUES} values")
+        return super().read_argument(type_)  # type: ignore[no-untyped-call]
+
+    def head(self) -> Message:
+        """Return the message without its body; raises when not even that can be read."""
+        order = "<" if self.buf[:1] == b"l" else ">"
+        (length,) = struct.unpack_from(order + "I", self.buf, 12)
+        head = bytearray(self.buf[: _FIXED_HEADER + length + -length % 8])
+        struct.pack_into(order + "I", head, 4, 0)
+        message: Message = Unmarshaller(io.BytesIO(head)).unmarshall()  # type: ignore[no-untyped-call]
+        return message
+
+
+_FIXED_HEADER = 16
+_FROM_STRANGERS = {MessageType.METHOD_CALL.value, MessageType.SIGNAL.value}
 
 
 def _sent(future: asyncio.Future[None], descriptor: int | None = None) -> None:
@@ -327,22 +382,36 @@ def _sent(future: asyncio.Future[None], descriptor: int | None = None) -> None:
         future.exception()
 
 
-def _library_bus(address: str | None, *, descriptors: bool) -> MessageBus:
-    try:
-        bus = MessageBus(
-            bus_address=address or os.environ.get("DBUS_SYSTEM_BUS_ADDRESS", SYSTEM_BUS), negotiate_unix_fd=descriptors
-        )
-    except OSError as error:
-        raise RemoteError(DISCONNECTED, f"The message bus cannot be reached: {error.strerror}.") from error
-    if not descriptors:
-        bus._writer.sock = _PatientSocket(bus._sock)  # noqa: SLF001
-    return bus
+def _take_descriptor(reply: Message) -> int:
+    """Return the only descriptor of a reply; raises RemoteError."""
+    index = reply.body[0] if len(reply.body) == 1 and reply.signature == "h" else len(reply.unix_fds)
+    if index >= len(reply.unix_fds):
+        _close_descriptors(reply)
+        raise RemoteError(ProblemError.name, "The reply has no file descriptor.")
+    descriptor = int(reply.unix_fds.pop(index))
+    _close_descriptors(reply)
+    os.set_inheritable(descriptor, False)  # noqa: FBT003  (no keyword)
+    return descriptor
 
 
-async def _open(bus: MessageBus) -> None:
+def _close_descriptors(message: Message) -> None:
+    for descriptor in message.unix_fds:
+        os.close(descriptor)
+
+
+def _connection(address: str | None, *, descriptors: bool) -> _Connection:
     try:
-        await bus.connect()
-    except (OSError, AuthError, EOFError) as error:
+        return _Connection(address or os.environ.get("DBUS_SYSTEM_BUS_ADDRESS", SYSTEM_BUS), descriptors=descriptors)
+    except (OSError, ValueError) as error:
+        raise RemoteError(DISCONNECTED, f"The message bus cannot be reached: {error}.") from error
+
+
+async def _open(bus: _Connection) -> None:
+    try:
+        async with asyncio.timeout(25):
+            await bus.connect()
+    except (OSError, AuthError, EOFError, ValueError) as error:  # TimeoutError is an OSError
+        bus.release()
         raise RemoteError(DISCONNECTED, f"The message bus cannot be reached: {error}.") from error
 
 
@@ -360,21 +429,22 @@ def _method_call(
     )
 
 
-def _rule(match: Match) -> str:
-    parts = {"interface": match.interface, "member": match.member, "sender": match.sender, "path": match.path}
-    parts["arg0"] = match.arg0
-    return ",".join(["type='signal'", *(f"{key}='{value}'" for key, value in parts.items() if value is not None)])
-
-
 def _to_library(value: Any) -> Any:
     match value:
+        case str():
+            return _sendable(value)
         case Variant():
             return DBusVariant(value.signature, _to_library(value.value))
         case dict():
-            return {key: _to_library(inner) for key, inner in value.items()}
+            return {_to_library(key): _to_library(inner) for key, inner in value.items()}
         case list() | tuple():
             return [_to_library(inner) for inner in value]
     return value
+
+
+def _sendable(text: str) -> str:
+    """Return `text` without what ends a connection to the bus: bytes of other encodings, as in a process's name, and NUL."""
+    return text.replace("\0", "?").encode("utf-8", "replace").decode()
 
 
 def _from_library(value: Any) -> Any:

@@ -116,7 +116,7 @@ class Daemon:
 
         async def work(job: Job) -> None:
             await self._recovery.recover(gpu, self._moves.observer(job))
-            await self.fleet.survey()
+            await self.fleet.look_again()
 
         self.jobs.start(request, gpu, 0, work)
 

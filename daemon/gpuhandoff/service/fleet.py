@@ -8,6 +8,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import replace
 
 from gpuhandoff.host import Host, Uevent
+from gpuhandoff.messages import RemoteError
 from gpuhandoff.model.address import PciAddress
 from gpuhandoff.model.request import Operation
 from gpuhandoff.model.world import Gpu, World
@@ -93,6 +94,13 @@ class Fleet:
             self._publish(gpu)
         self._tree.update(MANAGER_PATH, MANAGER_INTERFACE, {"Gpus": [str(gpu.address) for gpu in world.gpus]})
         return world
+
+    async def look_again(self) -> None:
+        """Survey after something happened. A survey that fails does not change how a job ended."""
+        try:
+            await self.survey()
+        except (OSError, RemoteError) as error:
+            log.warning("the survey failed: %s", error)
 
     def refresh(self, address: PciAddress) -> None:
         """Derive the state of one GPU again and publish what changed."""
@@ -185,7 +193,4 @@ class Fleet:
             self._stale.clear()
             if any(self._running(gpu.address) for gpu in self.world.gpus):
                 continue
-            try:
-                await self.survey()
-            except OSError:
-                log.exception("the survey failed")
+            await self.look_again()

@@ -13,8 +13,10 @@ from gpuhandoff.errors import (
     NotFoundError,
     ProblemError,
     StuckError,
+    UnsupportedError,
     WrongStateError,
 )
+from gpuhandoff.messages import RemoteError
 from gpuhandoff.model.address import PciAddress
 from gpuhandoff.model.request import Operation, Request
 from gpuhandoff.names import JOB_INTERFACE, JOB_PATH_PREFIX, MANAGER_INTERFACE, MANAGER_PATH
@@ -40,13 +42,15 @@ class Job:
         self.result = ""
         self.problem: ProblemError | None = None
         self.undoing = request.operation is Operation.RECLAIM
+        self.complete = False
+        """Whether every step is in effect: what follows is only looking."""
         self.finished = asyncio.Event()
         self.task: asyncio.Task[None] | None = None
 
     @property
     def cancelable(self) -> bool:
         """Whether Cancel can still do something: what undoes is never stopped half-way."""
-        return not self.result and not self.undoing
+        return not self.result and not self.undoing and not self.complete
 
     def properties(self) -> dict[str, object]:
         """Return the bus properties."""
@@ -117,7 +121,8 @@ class Jobs:
         if job.result:
             raise WrongStateError(f"Job {job.number} has ended already: {job.result}.")
         if not job.cancelable or job.task is None:
-            raise WrongStateError(f"Job {job.number} is taking {job.gpu} back, which is never stopped half-way.")
+            what = "complete: reclaim the GPU instead" if job.complete else "undoing, which is never stopped half-way"
+            raise WrongStateError(f"Job {job.number} cannot be cancelled any more, it is {what}.")
         job.undoing = True
         self.publish(job)
         job.task.cancel()
@@ -158,6 +163,9 @@ class Jobs:
         except ProblemError as problem:
             job.problem = problem
             job.result = _result(job, problem)
+        except RemoteError as error:
+            job.problem = UnsupportedError(f"Nothing was changed: a service of the host did not answer ({error.message}).")
+            job.result = "failed"
         finally:
             self._end(job)
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 import logging
 import signal
 from collections.abc import Callable
@@ -101,11 +100,12 @@ class Moves:
                 timeout=options.timeout,
                 observe=self.observer(job),
             )
+            job.complete = True
         except BaseException:
             self._prepare(job.gpu, start=False)
             raise
         finally:
-            await asyncio.shield(self._fleet.survey())
+            await self._fleet.look_again()
 
     async def _reclaim(self, job: Job) -> None:
         options = job.request.options
@@ -130,7 +130,7 @@ class Moves:
                     observe=self.observer(job),
                 )
         finally:
-            await self._fleet.survey()
+            await self._fleet.look_again()
         self._prepare(job.gpu, start=False)
 
     async def _evict(self, gpu: Gpu, guest: Process, options: Options) -> None:

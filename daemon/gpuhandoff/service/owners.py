@@ -13,19 +13,22 @@ class Owners:
 
     def __init__(self, bus: Bus) -> None:
         self._bus = bus
+        self._followed: set[str] = set()
         self._owners: dict[str, str] = {}
 
     async def follow(self, name: str) -> None:
-        """Know the owner of `name` from now on."""
-        if name == DBUS or name.startswith(":") or name in self._owners:
+        """Know the owner of `name` from now on. Raises RemoteError when the bus cannot tell."""
+        if name == DBUS or name.startswith(":"):
             return
-        self._owners[name] = ""
-        await self._bus.subscribe(Match(DBUS, "NameOwnerChanged", sender=DBUS, arg0=name), self._changed)
-        try:
-            (owner,) = await self._bus.call(DBUS, DBUS_PATH, DBUS, "GetNameOwner", "s", (name,))
-        except RemoteError:
-            return
-        self._owners[name] = str(owner)
+        if name not in self._followed:
+            await self._bus.subscribe(Match(DBUS, "NameOwnerChanged", sender=DBUS, arg0=name), self._changed)
+            self._followed.add(name)
+        if name not in self._owners:
+            try:
+                (owner,) = await self._bus.call(DBUS, DBUS_PATH, DBUS, "GetNameOwner", "s", (name,))
+            except RemoteError:
+                owner = ""
+            self._owners.setdefault(name, str(owner))  # a signal that has come meanwhile is newer
 
     def owner(self, name: str) -> str:
         """Return the unique name behind `name`, empty when nobody has it. The bus speaks under its own name."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import logging
 from typing import Any
 
 from gpuhandoff.errors import UnsupportedError
@@ -21,6 +22,8 @@ SWITCHES: dict[str, tuple[str, frozenset[str]]] = {
 }
 """What is set, unless one of these is set already: QEMU asks for huge pages itself, and VFIO pins its memory at the first
 touch, so they have to be had then (kernel.md 7)."""
+
+log = logging.getLogger(__name__)
 
 
 class BackGuestMemory:
@@ -67,10 +70,9 @@ class BackGuestMemory:
         wanted = max(saved["pages"], now - saved["added"])
         if now > wanted:
             await host.kernel.write(f"{memory.pool(size)}/nr_hugepages", str(wanted), deadline=DEADLINE)
-            if memory.pages(host, size) > wanted:
-                raise UnsupportedError(
-                    f"{memory.pages(host, size) - wanted} huge pages are still in use and could not be given back."
-                )
+            left = memory.pages(host, size) - wanted
+            if left > 0:  # surplus now: the kernel takes them when their user lets go (kernel.md 7)
+                log.warning("%d huge pages of %d KiB are still in use and go when their user does", left, size)
 
     async def holds(self, host: Host, arguments: Json, saved: Json) -> bool:
         """Tell whether the switches are set or the pages are there."""

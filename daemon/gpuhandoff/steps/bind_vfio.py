@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-import contextlib
 import errno
+import logging
+from collections.abc import Collection
 
 from gpuhandoff.errors import InUseError, UnsupportedError
 from gpuhandoff.host import Host
@@ -12,6 +13,7 @@ from gpuhandoff.model.world import VFIO_DRIVER
 from gpuhandoff.steps.holders import name_open
 from gpuhandoff.steps.pci_function import (
     DEVICES,
+    DRIVERS,
     driver_of,
     iommu_group_of,
     on_vfio,
@@ -23,6 +25,8 @@ NEEDED = ("vfio_pci", "vfio_iommu_type1")
 """vfio_iommu_type1 has to be asked for: its softdep may not fire, and the guest then fails with ENODEV (kernel.md 3)."""
 FAMILY = ("vfio_pci", "vfio_pci_core", "vfio_iommu_type1", "vfio", "iommufd", "irqbypass")
 """What these bring with them, in the order in which it can be removed again."""
+
+log = logging.getLogger(__name__)
 
 
 class BindVfio:
@@ -59,11 +63,7 @@ class BindVfio:
         await refuse_guest(host, mine)
         for address in sorted(mine, reverse=True):
             await unbind(host, address)
-        before = set(saved["modules"])
-        for name in FAMILY:
-            if name not in before and host.kernel.exists(f"/sys/module/{name}"):
-                with contextlib.suppress(OSError):  # somebody else uses it by now
-                    await host.kernel.remove_module(name)
+        await _remove_modules(host, [name for name in FAMILY if name not in saved["modules"]])
 
     async def holds(self, host: Host, arguments: Json, saved: Json) -> bool:
         """Tell whether every function is on vfio-pci."""
@@ -81,10 +81,30 @@ class BindVfio:
                 raise UnsupportedError(f"The module {name} cannot be loaded: {error.strerror}.") from error
 
 
-async def refuse_guest(host: Host, functions: list[str]) -> None:
-    """Raise InUseError when a VMM has one of the functions' groups open: the unbind would wait for it (kernel.md 1.4)."""
-    groups = {group for address in functions if (group := iommu_group_of(host, address)) is not None}
-    if groups:
-        holding = await host.processes.holding([f"/dev/vfio/{group}" for group in sorted(groups)])
-        if holding:
-            raise InUseError(f"A virtual machine still has the GPU: {name_open(holding)}. Shut it down first.")
+async def refuse_guest(host: Host, functions: Collection[str]) -> None:
+    """Raise InUseError when a VMM has one of the functions open: the unbind would wait for it (kernel.md 1.4).
+
+    It has the group open, or, with iommufd, the function's own node (kernel.md 3).
+    """
+    nodes = {f"/dev/vfio/{group}" for address in functions if (group := iommu_group_of(host, address)) is not None}
+    for address in functions:
+        nodes |= {f"/dev/vfio/devices/{name}" for name in host.kernel.entries(f"{DEVICES}/{address}/vfio-dev")}
+    holding = await host.processes.holding(sorted(nodes)) if nodes else ()
+    if holding:
+        raise InUseError(f"A virtual machine still has the GPU: {name_open(holding)}. Shut it down first.")
+
+
+async def _remove_modules(host: Host, names: Collection[str]) -> None:
+    """Remove what was loaded for this GPU alone.
+
+    A device that is bound and not open does not keep vfio_pci: delete_module would take it from under another GPU.
+    """
+    if any(":" in name for name in host.kernel.entries(f"{DRIVERS}/{VFIO_DRIVER}")):
+        log.info("other devices are on %s: its modules stay", VFIO_DRIVER)
+        return
+    for name in names:
+        if host.kernel.exists(f"/sys/module/{name}"):
+            try:
+                await host.kernel.remove_module(name)
+            except OSError as error:
+                log.info("the module %s stays, it is in use: %s", name, error.strerror)

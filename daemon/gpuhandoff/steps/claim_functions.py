@@ -9,6 +9,7 @@ from __future__ import annotations
 import contextlib
 from typing import Any
 
+from gpuhandoff.errors import RolledBackError
 from gpuhandoff.host import Host
 from gpuhandoff.model.plan import Json
 from gpuhandoff.model.world import VFIO_DRIVER
@@ -75,3 +76,5 @@ async def _restore_power(host: Host, address: str, was: dict[str, str]) -> None:
     for name in POWER:
         if name in was and now.get(name) not in {None, was[name]}:
             await host.kernel.write(f"{DEVICES}/{address}/{name}", was[name])
+            if _power(host, address).get(name) != was[name]:
+                raise RolledBackError(f"{name} of {address} cannot be set back to {was[name]}.")

@@ -35,15 +35,17 @@ def is_seat_service(process: Process) -> bool:
     return process.pid == 1 or process.name in SEAT_SERVICES
 
 
-async def wait_free(host: Host, nodes: Collection[str], *, timeout: float) -> tuple[OpenNode, ...]:
-    """Wait until nobody has any of the nodes open; return who still has after `timeout` seconds.
+async def wait_free(
+    host: Host, nodes: Collection[str], *, timeout: float, of: Callable[[OpenNode], bool] = lambda _: True
+) -> tuple[OpenNode, ...]:
+    """Wait until nobody that `of` accepts has any of the nodes open; return who still has after `timeout` seconds.
 
     The kernel has no event for a closing descriptor: looked for at growing intervals, at once when a holder ends.
     """
     deadline = asyncio.get_running_loop().time() + timeout
     pause = FIRST_LOOK
     while True:
-        holding = await host.processes.holding(nodes)
+        holding = tuple(one for one in await host.processes.holding(nodes) if of(one))
         left = deadline - asyncio.get_running_loop().time()
         if not holding or left <= 0:
             return holding

@@ -2,8 +2,12 @@
 
 from __future__ import annotations
 
+import asyncio
+import contextlib
 import logging
 import os
+from collections.abc import Coroutine
+from typing import Any
 
 from gpuhandoff.host import Host
 from gpuhandoff.messages import RemoteError
@@ -35,7 +39,7 @@ class InhibitSleep:
         if gpu in self._held:
             return
         try:
-            self._held[gpu] = await host.logins.inhibit(WHAT, "gpuhandoff", str(arguments["why"]), "block")
+            self._held[gpu] = await _taken(host.logins.inhibit(WHAT, "gpuhandoff", str(arguments["why"]), "block"))
         except RemoteError as error:
             log.warning("sleep cannot be inhibited, logind does not answer: %s", error.message)
 
@@ -48,3 +52,14 @@ class InhibitSleep:
     async def holds(self, host: Host, arguments: Json, saved: Json) -> bool:
         """Tell whether this daemon holds it."""
         return str(arguments["gpu"]) in self._held
+
+
+async def _taken(inhibit: Coroutine[Any, Any, int]) -> int:
+    """Return the descriptor; cancelled meanwhile, close it once it is there: nobody else would."""
+    asking = asyncio.ensure_future(inhibit)
+    try:
+        return await asyncio.shield(asking)
+    except asyncio.CancelledError:
+        with contextlib.suppress(RemoteError):
+            os.close(await asking)
+        raise

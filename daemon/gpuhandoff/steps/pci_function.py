@@ -41,6 +41,11 @@ async def read_override(host: Host, address: str) -> str:
 async def write_override(host: Host, address: str, driver: str) -> None:
     """Set driver_override; an empty name clears it, which takes a newline: an empty write does nothing (fact 1)."""
     await host.kernel.write(f"{DEVICES}/{address}/driver_override", f"{driver}\n")
+    found = await read_override(host, address)
+    if found != driver:
+        raise RolledBackError(
+            f"driver_override of {address} reads {found or 'unset'} after {driver or 'clearing it'} was written."
+        )
 
 
 async def unbind(host: Host, address: str) -> None:

@@ -5,6 +5,8 @@ Kernel command line (vfio-pci.ids=), driverctl and libvirt leave cards like that
 
 from __future__ import annotations
 
+import contextlib
+
 from gpuhandoff.errors import RolledBackError
 from gpuhandoff.host import Host
 from gpuhandoff.model.plan import Json
@@ -46,7 +48,8 @@ class ReleaseFunctions:
             await host.kernel.load_module(str(name))
         for address in functions:
             if driver_of(host, address) is None:
-                await host.kernel.load_module(host.kernel.read(f"{DEVICES}/{address}/modalias"))
+                with contextlib.suppress(FileNotFoundError):  # built in, or the host has no driver for it
+                    await host.kernel.load_module(host.kernel.read(f"{DEVICES}/{address}/modalias"))
                 await host.kernel.write("/sys/bus/pci/drivers_probe", address)
         display = functions[0]
         if not await host.until(lambda: driver_of(host, display) not in {None, VFIO_DRIVER}, timeout=SETTLE):

@@ -2,10 +2,17 @@
 
 from __future__ import annotations
 
+import logging
+
 from gpuhandoff.errors import InUseError
 from gpuhandoff.host import Host
 from gpuhandoff.model.plan import Json
 from gpuhandoff.steps.holders import end, name_open, wait_free
+
+AFTERWARDS = 2.0
+"""Seconds for logind to let go of a node that it had open for somebody who has just ended (kernel.md 11)."""
+
+log = logging.getLogger(__name__)
 
 
 class SettleHolders:
@@ -22,12 +29,19 @@ class SettleHolders:
     async def apply(self, host: Host, arguments: Json, saved: Json) -> None:
         """Wait, end what may be ended, wait again; raises InUseError naming who is left."""
         nodes = list(arguments["nodes"])
-        if arguments["terminate"]:
-            await end(host, [one.process for one in await host.processes.holding(nodes)])
         holding = await wait_free(host, nodes, timeout=float(arguments["grace"]))
+        if holding and arguments["terminate"]:
+            log.info("ending who has the GPU open: %s", name_open(holding))
+            await end(host, [one.process for one in holding])
+            holding = await wait_free(host, nodes, timeout=AFTERWARDS)
+            if holding:
+                raise InUseError(
+                    f"The GPU is still in use, although all who had it open were told to end: {name_open(holding)}."
+                )
         if holding:
-            hint = "" if arguments["terminate"] else " Close it, or allow it to be ended with the option holders=terminate."
-            raise InUseError(f"The GPU is in use: {name_open(holding)}.{hint}")
+            raise InUseError(
+                f"The GPU is in use: {name_open(holding)}. Close it, or allow it to be ended with the option holders=terminate."
+            )
 
     async def undo(self, host: Host, arguments: Json, saved: Json) -> None:
         """Nothing to bring back."""

@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 
 from gpuhandoff.errors import InUseError
-from gpuhandoff.host import Host
+from gpuhandoff.host import Host, OpenNode
 from gpuhandoff.model.plan import Json
 from gpuhandoff.steps.holders import end, is_seat_service, name_open, wait_free
 
@@ -39,17 +39,20 @@ class StopDisplay:
             await host.units.stop(str(arguments["display_manager"]), timeout=STOP_TIMEOUT)
         await self._end_sessions(host, arguments)
         nodes = list(arguments["nodes"])
-        holding = await wait_free(host, nodes, timeout=LEFTOVER_GRACE)
         uids = set(saved["uids"])
+
+        def of_session(one: OpenNode) -> bool:
+            return one.process.uid in uids or is_seat_service(one.process)
+
+        holding = await wait_free(host, nodes, timeout=LEFTOVER_GRACE, of=of_session)
         # Compositors of Plasma and GNOME run in user@UID.service, which outlives the session (kernel.md fact 12).
-        leftovers = [one.process for one in holding if one.process.uid in uids and not is_seat_service(one.process)]
+        leftovers = [one.process for one in holding if not is_seat_service(one.process)]
         if leftovers:
             log.info("ending what the session left behind: %s", name_open(holding))
             await end(host, leftovers)
-            holding = await wait_free(host, nodes, timeout=LEFTOVER_GRACE)
-        stubborn = [one for one in holding if one.process.uid in uids or is_seat_service(one.process)]
-        if stubborn:
-            raise InUseError(f"The desktop has ended, but {name_open(stubborn)}.")
+            holding = await wait_free(host, nodes, timeout=LEFTOVER_GRACE, of=of_session)
+        if holding:
+            raise InUseError(f"The desktop has ended, but {name_open(holding)}.")
 
     async def undo(self, host: Host, arguments: Json, saved: Json) -> None:
         """Start the display manager once, if it ran; its start limit may be used up (peers' pain 14 and 34)."""

@@ -13,7 +13,7 @@ import errno
 import logging
 from collections.abc import Iterable, Mapping
 
-from gpuhandoff.errors import InUseError
+from gpuhandoff.errors import InUseError, RolledBackError
 from gpuhandoff.host import Host
 from gpuhandoff.model.plan import Json
 from gpuhandoff.model.world import VFIO_DRIVER
@@ -68,6 +68,8 @@ class UnloadDriver:
         for name in reversed(saved["modules"]):
             if not _loaded(host, name):
                 await host.kernel.load_module(name, deadline=LOAD_DEADLINE)
+                if not _loaded(host, name):
+                    raise RolledBackError(f"The module {name} is not there, although it was loaded without an error.")
         for address in sorted(drivers, key=lambda one: (one != display, one)):
             await probe(host, address, drivers[address])
         was = saved["children"]

@@ -33,6 +33,8 @@ async def survey(host: Host, services: Sequence[str] = (), *, with_processes: bo
         gpus=tuple(gpus),
         modules=loaded,
         available_modules=modules.available(host, loaded),
+        nvidia_version=modules.parameter(host, "/sys/module/nvidia/version"),
+        nvidia_modeset=modules.parameter(host, "/sys/module/nvidia_drm/parameters/modeset") == "Y",
         iommu=bool(host.kernel.entries("/sys/kernel/iommu_groups")),
         sessions=await host.logins.sessions(),
         display_manager=await host.units.unit(DISPLAY_MANAGER),

@@ -20,6 +20,14 @@ def loaded(host: Host) -> tuple[Module, ...]:
     return tuple(found)
 
 
+def parameter(host: Host, path: str) -> str:
+    """Return a module's version or parameter, empty when it has none."""
+    try:
+        return host.kernel.read(path).strip()
+    except OSError:
+        return ""
+
+
 def available(host: Host, present: Sequence[Module]) -> frozenset[str]:
     """Return those modules, of what vfio needs and of all that are loaded, that have a file for the running kernel.
 

@@ -12,7 +12,10 @@ from gpuhandoff.model.world import Gpu, Holder, Process
 _SEAT_SERVICES = frozenset({"systemd-logind", "elogind", "seatd"})
 _SESSION_SCOPE = re.compile(r"/session-([^/]+)\.scope")
 _UNIT = re.compile(r"/([^/]+\.(?:service|scope|socket))(?:/|$)")
-_NVIDIA = re.compile(r"nvidia\d+|nvidiactl|nvidia-modeset|nvidia-uvm|nvidia-uvm-tools")
+_NVIDIA_CARD = re.compile(r"nvidia\d+")
+_NVIDIA_COMMON = re.compile(r"nvidiactl|nvidia-modeset|nvidia-uvm|nvidia-uvm-tools")
+"""Nodes of the driver, not of a card: with several cards they say nothing about one of them."""
+NVIDIA_CARDS = "/proc/driver/nvidia/gpus"
 
 
 def of_card(host: Host, gpu: Gpu) -> tuple[str, ...]:
@@ -86,6 +89,22 @@ def _i2c(host: Host, gpu: Gpu) -> Iterator[str]:
 
 def _vendor(host: Host, gpu: Gpu) -> Iterator[str]:
     if gpu.display.driver == "nvidia":
-        yield from (f"/dev/{name}" for name in host.kernel.entries("/dev") if _NVIDIA.fullmatch(name))
+        own = _nvidia_minor(host, gpu)
+        for name in host.kernel.entries("/dev"):
+            if _NVIDIA_CARD.fullmatch(name):
+                if own in {None, name.removeprefix("nvidia")}:
+                    yield f"/dev/{name}"
+            elif _NVIDIA_COMMON.fullmatch(name) and len(host.kernel.entries(NVIDIA_CARDS)) <= 1:
+                yield f"/dev/{name}"
     elif gpu.display.driver == "amdgpu":
         yield "/dev/kfd"
+
+
+def _nvidia_minor(host: Host, gpu: Gpu) -> str | None:
+    """Return N of the card's own /dev/nvidiaN, None when the driver does not say (kernel.md 8)."""
+    try:
+        text = host.kernel.read(f"{NVIDIA_CARDS}/{gpu.address}/information")
+    except OSError:
+        return None
+    found = re.search(r"^Device Minor:\s+(\d+)", text, re.MULTILINE)
+    return found[1] if found else None

@@ -20,6 +20,7 @@ from gpuhandoff.errors import (
     UnsupportedError,
 )
 from gpuhandoff.host import Host, OverdueError
+from gpuhandoff.messages import RemoteError
 from gpuhandoff.model.plan import Plan
 from gpuhandoff.model.request import Operation
 from gpuhandoff.steps.step import Step
@@ -116,7 +117,7 @@ class Runner:
             log.info("undo of %s", entry.name, extra={"GPU": str(record.gpu), "JOB": record.job, "STEP": entry.name})
             try:
                 await step.undo(self._host, entry.arguments, entry.saved or {})
-            except (ProblemError, OSError, OverdueError) as error:
+            except (ProblemError, OSError, OverdueError, RemoteError) as error:
                 log.exception(
                     "undo of %s failed", entry.name, extra={"GPU": str(record.gpu), "JOB": record.job, "STEP": entry.name}
                 )
@@ -169,6 +170,8 @@ def _failure(cause: BaseException, timeout: float) -> ProblemError:
             return TimedOutError(f"{_describe(cause)}.")
         case OSError():
             return RolledBackError(f"The machine refused: {_describe(cause)}.")
+        case RemoteError():
+            return RolledBackError(f"A service of the host did not do its part: {_describe(cause)}.")
     log.error("unexpected failure in a step", exc_info=cause)
     return RolledBackError(f"An internal error ({type(cause).__name__}) stopped the job; the journal has the details.")
 
@@ -182,8 +185,8 @@ def _stuck_message(gpu: str, step: str, cause: str) -> str:
 
 def _describe(error: BaseException) -> str:
     match error:
-        case ProblemError():
-            return error.message
+        case ProblemError() | RemoteError():
+            return error.message.rstrip(".")
         case OverdueError() if error.waits_in:
             return f"{error}; the kernel waits in {error.waits_in} (process {error.process}, state {error.state})"
         case OSError(errno=int(number)):

@@ -40,7 +40,8 @@ class SettleHolders:
                 )
         if holding:
             raise InUseError(
-                f"The GPU is in use: {name_open(holding)}. Close it, or allow it to be ended with the option holders=terminate."
+                f"The GPU is in use: {name_open(holding)}. "
+                "Close it, or allow it to be ended with the option holders=terminate."
             )
 
     async def undo(self, host: Host, arguments: Json, saved: Json) -> None:

@@ -300,7 +300,7 @@ class _Connection(MessageBus):
         self._sock.close()
 
     def _create_unmarshaller(self) -> _Reader:
-        return _Reader(self._stream, self._sock if self._negotiate_unix_fd else None)
+        return _Reader(self._stream, self._sock if self._negotiate_unix_fd else None)  # type: ignore[no-untyped-call]
 
     def _message_reader(self) -> None:
         """Read some messages, and go on after everybody else had a turn."""
@@ -313,14 +313,14 @@ class _Connection(MessageBus):
                     return
             except (TypeError, ValueError, KeyError, IndexError, RecursionError) as error:
                 if not reader.is_complete:
-                    self._finalize(error)
+                    self._finalize(error)  # type: ignore[no-untyped-call]
                     return
                 self._skip(reader, error)
             except Exception as error:  # noqa: BLE001  (the end of the stream and of the socket, whatever they raise)
-                self._finalize(error)
+                self._finalize(error)  # type: ignore[no-untyped-call]
                 return
             else:
-                self._on_message(reader.message)
+                self._on_message(reader.message)  # type: ignore[no-untyped-call]
             self._unmarshaller = self._create_unmarshaller()
         self._loop.call_soon(self._message_reader)
 
@@ -390,7 +390,7 @@ def _take_descriptor(reply: Message) -> int:
         raise RemoteError(ProblemError.name, "The reply has no file descriptor.")
     descriptor = int(reply.unix_fds.pop(index))
     _close_descriptors(reply)
-    os.set_inheritable(descriptor, False)  # noqa: FBT003  (no keyword)
+    os.set_inheritable(descriptor, False)
     return descriptor
 
 

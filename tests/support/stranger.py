@@ -1,0 +1,131 @@
+"""A caller of the bus that keeps to no rules: a plain socket, any user, any bytes. It blocks; use it in a thread."""
+
+from __future__ import annotations
+
+import array
+import os
+import socket
+from collections.abc import Callable, Sequence
+from typing import Any, Self, TypeVar
+
+from dbus_next import Message, MessageFlag, MessageType
+from dbus_next._private.unmarshaller import Unmarshaller
+
+from tests.support.bus import NOBODY, PATIENCE
+
+Result = TypeVar("Result")
+
+
+class Stranger:
+    """One connection. Being root, it connects as `uid`: the bus takes the user from the socket."""
+
+    def __init__(self, address: str, *, uid: int | None = None, descriptors: bool = False) -> None:
+        wanted = (NOBODY if os.geteuid() == 0 else os.geteuid()) if uid is None else uid
+        self.socket = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
+        self.socket.settimeout(PATIENCE)
+        _as_user(wanted, lambda: self.socket.connect(address.removeprefix("unix:path=")))
+        self.socket.sendall(b"\0AUTH EXTERNAL " + str(wanted).encode().hex().encode() + b"\r\n")
+        self._expect_line(b"OK ")
+        if descriptors:
+            self.socket.sendall(b"NEGOTIATE_UNIX_FD\r\n")
+            self._expect_line(b"AGREE_UNIX_FD")
+        self.socket.sendall(b"BEGIN\r\n")
+        self._stream = self.socket.makefile("rb")
+        self._serial = 0
+        bus = "org.freedesktop.DBus"
+        self.name = str(self.call(bus, "/org/freedesktop/DBus", bus, "Hello").body[0])
+
+    def call(
+        self,
+        destination: str,
+        path: str,
+        interface: str | None,
+        member: str,
+        signature: str = "",
+        body: Sequence[Any] = (),
+        *,
+        flags: MessageFlag = MessageFlag.NONE,
+    ) -> Message:
+        """Call and return the reply, whatever it is."""
+        serial = self.send(
+            Message(
+                destination=destination,
+                path=path,
+                interface=interface,  # type: ignore[arg-type]  # it may be left out
+                member=member,
+                signature=signature,
+                body=list(body),
+                flags=flags,
+            )
+        )
+        while (message := self.receive()).reply_serial != serial:
+            pass
+        return message
+
+    def send(self, message: Message, descriptors: Sequence[int] = ()) -> int:
+        """Send a message and return its serial."""
+        message.serial = self.next_serial()
+        message.unix_fds = list(descriptors)
+        data = message._marshall(negotiate_unix_fd=bool(descriptors))  # type: ignore[no-untyped-call]
+        if descriptors:
+            sent = self.socket.sendmsg(
+                [data], [(socket.SOL_SOCKET, socket.SCM_RIGHTS, array.array("i", descriptors).tobytes())]
+            )
+            self.socket.sendall(data[sent:])
+        else:
+            self.socket.sendall(data)
+        return message.serial
+
+    def next_serial(self) -> int:
+        """Return an unused serial."""
+        self._serial += 1
+        return self._serial
+
+    def receive(self) -> Message:
+        """Return the next message; raises TimeoutError or EOFError."""
+        message: Message | None = Unmarshaller(self._stream).unmarshall()  # type: ignore[no-untyped-call]
+        if message is None:
+            raise TimeoutError
+        return message
+
+    def replies(self, count: int) -> list[Message]:
+        """Return the next replies."""
+        found: list[Message] = []
+        while len(found) < count:
+            message = self.receive()
+            if message.message_type is not MessageType.SIGNAL:
+                found.append(message)
+        return found
+
+    def close(self) -> None:
+        """Leave."""
+        self._stream.close()
+        self.socket.close()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
+    def _expect_line(self, start: bytes) -> None:
+        line = b""
+        while not line.endswith(b"\r\n"):
+            got = self.socket.recv(1)
+            if not got:
+                raise EOFError
+            line += got
+        if not line.startswith(start):
+            raise PermissionError(line.decode())
+
+
+def _as_user(uid: int, act: Callable[[], Result]) -> Result:
+    """Do it with another effective user id: the kernel notes that of the moment of connect()."""
+    before = os.geteuid()
+    if before == uid:
+        return act()
+    os.seteuid(uid)
+    try:
+        return act()
+    finally:
+        os.seteuid(before)

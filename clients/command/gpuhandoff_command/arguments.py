@@ -1,20 +1,53 @@
-"""The command line."""
+"""The command line. Imports nothing that takes time: --help and mistakes answer at once."""
 
 from __future__ import annotations
 
 import argparse
 import re
-from typing import Any
+from collections.abc import Sequence
+from typing import Any, NamedTuple
 
-from dbus_next import Variant
-
-_SIZE = re.compile(r"(\d{1,15})([KMGT]?)(?:i?B)?", re.IGNORECASE)
+_SIZE = re.compile(r"([0-9]{1,15}) ?([KMGT]?)(?:i?B)?", re.IGNORECASE)
 _SHIFT = {"": 0, "K": 10, "M": 20, "G": 30, "T": 40}
+_MOST_MEMORY = 1 << 50
+_MOST_SECONDS = 86400
 
 EPILOG = """\
-exit status: 0 done, 1 failed (and put back), 2 wrong usage, 3 refused, 4 not allowed, 5 no daemon, 6 timed out, 7 stuck,
-130 cancelled; `run` exits as its command does. See gpuhandoff(1).
+exit status:
+  0  done                       5  gpuhandoffd is not there, or went away
+  1  failed; what was done is undone  6  took too long; what was done is undone
+  2  wrong usage                7  stuck: failed, and could not be undone
+  3  refused: no such GPU, busy, in use, inhibited, not isolated, unsupported, consent needed
+  4  not allowed              130  cancelled
+`run` ends with its command's own status, or 128 and the signal that ended it.
+
+gpuhandoff(1) explains all of it; gpuhandoff.toml(5) sets defaults.
 """
+
+
+class Typed(NamedTuple):
+    """A value with its D-Bus type: what becomes a variant on the bus."""
+
+    signature: str
+    value: Any
+
+
+def parse(words: Sequence[str]) -> argparse.Namespace:
+    """Parse the command line; ends the process with 2 when it is wrong."""
+    # What follows `--` is the program's, to the letter; argparse of different versions disagree about it.
+    own, program = list(words), []
+    if "--" in own:
+        place = own.index("--")
+        own, program = own[:place], own[place + 1 :]
+    commands = parser()
+    arguments = commands.parse_args(own)
+    if arguments.command == "run":
+        arguments.program = [*arguments.program, *program]
+        if not arguments.program:
+            commands.error("say what to run: gpuhandoff run [--gpu ADDRESS] [OPTION...] -- COMMAND")
+    elif program:
+        commands.error(f"{arguments.command} takes no command: {' '.join(program)}")
+    return arguments
 
 
 def parser() -> argparse.ArgumentParser:
@@ -24,43 +57,50 @@ def parser() -> argparse.ArgumentParser:
         description="Lends GPUs to virtual machines and takes them back.",
         epilog=EPILOG,
         formatter_class=argparse.RawDescriptionHelpFormatter,
+        allow_abbrev=False,
     )
+    _everywhere(top, default=False)
     common = argparse.ArgumentParser(add_help=False)
-    common.add_argument("--json", action="store_true", help="print JSON, one document a line")
-    common.add_argument("--no-ask", action="store_true", help="never ask for a password: fail instead")
+    _everywhere(common, default=argparse.SUPPRESS)
     commands = top.add_subparsers(dest="command", required=True, metavar="COMMAND")
-    commands.add_parser("status", parents=[common], help="show every GPU and where it is")
-    plan = commands.add_parser("plan", parents=[common], help="show what a handoff would do; changes nothing")
+
+    def add(name: str, words: str) -> argparse.ArgumentParser:
+        return commands.add_parser(name, parents=[common], help=words, description=f"{words}.", allow_abbrev=False)
+
+    add("status", "show every GPU: where it is, and what lending it would take")
+    plan = add("plan", "show every step of a handoff, and what it costs; changes nothing")
     _gpu(plan)
     _options(plan)
-    plan.add_argument("--reclaim", action="store_true", help="show what taking it back would do")
-    handoff = commands.add_parser("handoff", parents=[common], help="lend a GPU")
+    plan.add_argument("--reclaim", action="store_true", help="show the steps of taking it back instead")
+    handoff = add("handoff", "lend a GPU")
     _gpu(handoff)
     _options(handoff)
-    handoff.add_argument("--no-wait", action="store_true", help="print the job's path and do not wait for its end")
-    reclaim = commands.add_parser("reclaim", parents=[common], help="take a GPU back")
+    _no_wait(handoff)
+    reclaim = add("reclaim", "take a GPU back")
     _gpu(reclaim)
-    reclaim.add_argument("--timeout", type=int, metavar="SECONDS", help="give up after so many seconds")
-    reclaim.add_argument("--no-wait", action="store_true", help="print the job's path and do not wait for its end")
     reclaim.add_argument("--evict-guest", action="store_true", help="end the virtual machine that still has it")
-    _gpu(commands.add_parser("holders", parents=[common], help="show which programs have a GPU open"))
-    _gpu(commands.add_parser("cancel", parents=[common], help="stop a handoff that runs; what it did is undone"))
-    commands.add_parser("watch", parents=[common], help="follow what happens")
-    run = commands.add_parser("run", parents=[common], help="lend a GPU for as long as a command runs")
-    run.add_argument("--gpu", default="", metavar="ADDRESS", help="PCI address, such as 01:00.0")
+    reclaim.add_argument("--timeout", type=seconds, metavar="SECONDS", help="give up after so many seconds")
+    _no_wait(reclaim)
+    run = add("run", "lend a GPU for as long as a command runs")
+    run.add_argument("--gpu", default="", type=text, metavar="ADDRESS", help="PCI address, such as 01:00.0")
     _options(run)
     run.add_argument("program", nargs=argparse.REMAINDER, metavar="-- COMMAND", help="what to run meanwhile")
+    _gpu(add("holders", "show which programs have a GPU open"))
+    cancel = add("cancel", "stop a handoff that runs; what it did is undone")
+    _gpu(cancel)
+    _no_wait(cancel)
+    add("watch", "follow what happens, until Ctrl-C")
     return top
 
 
-def options_of(arguments: argparse.Namespace) -> dict[str, Variant]:
-    """Return the bus's `a{sv}` of what was given."""
-    found: dict[str, Variant] = {}
+def options_of(arguments: argparse.Namespace) -> dict[str, Typed]:
+    """Return the bus's `a{sv}` of what was given; what was not given is left to the configuration."""
+    found: dict[str, Typed] = {}
 
     def put(key: str, signature: str, name: str, value: Any = None) -> None:
         given = getattr(arguments, name, None)
-        if given:
-            found[key] = Variant(signature, given if value is None else value)
+        if given is not None and given is not False:
+            found[key] = Typed(signature, given if value is None else value)
 
     put("vm", "s", "vm")
     put("stop-display", "b", "stop_display")
@@ -75,26 +115,52 @@ def options_of(arguments: argparse.Namespace) -> dict[str, Variant]:
     return found
 
 
-def size(text: str) -> int:
-    """Parse 16G, 512M or bytes."""
-    found = _SIZE.fullmatch(text)
-    if found is None:
-        raise argparse.ArgumentTypeError(f"{text!r} is not a size such as 16G")
-    return int(found[1]) << _SHIFT[found[2].upper()]
+def size(given: str) -> int:
+    """Parse 16G, 512M, "16 GiB" or bytes."""
+    found = _SIZE.fullmatch(given)
+    if found is None or (bytes_ := int(found[1]) << _SHIFT[found[2].upper()]) > _MOST_MEMORY:
+        raise argparse.ArgumentTypeError(f"{given[:40]!r} is not a size such as 16G")
+    return bytes_
+
+
+def seconds(given: str) -> int:
+    """Parse a number of seconds, at most a day."""
+    if not given.isascii() or not given.isdigit() or len(given) > len(str(_MOST_SECONDS)) or int(given) > _MOST_SECONDS:
+        raise argparse.ArgumentTypeError(f"{given[:40]!r} is not a number of seconds from 0 to {_MOST_SECONDS}")
+    return int(given)
+
+
+def text(given: str) -> str:
+    """Accept what the bus can carry: text, not any bytes."""
+    try:
+        given.encode()
+    except UnicodeEncodeError as error:
+        raise argparse.ArgumentTypeError(f"{given[:40]!r} is not text") from error
+    return given
+
+
+def _everywhere(command: argparse.ArgumentParser, *, default: Any) -> None:
+    command.add_argument("--json", action="store_true", default=default, help="print JSON, one document a line")
+    command.add_argument("--no-ask", action="store_true", default=default, help="never ask for a password: fail instead")
 
 
 def _gpu(command: argparse.ArgumentParser) -> None:
-    command.add_argument("gpu", nargs="?", default="", metavar="ADDRESS", help="PCI address, such as 01:00.0")
+    words = "PCI address, such as 01:00.0; may be left out where only one GPU qualifies"
+    command.add_argument("gpu", nargs="?", default="", type=text, metavar="GPU", help=words)
+
+
+def _no_wait(command: argparse.ArgumentParser) -> None:
+    command.add_argument("--no-wait", action="store_true", help="print the job's path and do not wait for its end")
 
 
 def _options(command: argparse.ArgumentParser) -> None:
     group = command.add_argument_group("options of the handoff (defaults: gpuhandoff.toml)")
-    group.add_argument("--vm", metavar="NAME", help="name of the virtual machine")
-    group.add_argument("--stop-display", action="store_true", help="the desktop on this GPU may end")
-    group.add_argument("--terminate-holders", action="store_true", help="programs that have it open may be ended")
-    group.add_argument("--cpus", metavar="LIST", help="CPUs that the host keeps, such as 0-1")
-    group.add_argument("--memory", type=size, metavar="SIZE", help="memory of the guest, such as 16G")
-    group.add_argument("--hugepages", choices=["none", "transparent", "static"], help="how it is backed")
-    group.add_argument("--quiet-host", action="store_true", help="freeze what the configuration names")
-    group.add_argument("--accept-risk", action="store_true", help="of a card that may not come back before a reboot")
-    group.add_argument("--timeout", type=int, metavar="SECONDS", help="give up, and undo, after so many seconds")
+    group.add_argument("--vm", type=text, metavar="NAME", help="name of the virtual machine")
+    group.add_argument("--stop-display", action="store_true", help="consent: the desktop on this GPU may end")
+    group.add_argument("--terminate-holders", action="store_true", help="consent: programs that have it open may be ended")
+    group.add_argument("--cpus", type=text, metavar="LIST", help="CPUs that the host keeps, such as 0-1,4")
+    group.add_argument("--memory", type=size, metavar="SIZE", help="memory of the guest, such as 16G (of 1024 MiB each)")
+    group.add_argument("--hugepages", choices=["none", "transparent", "static"], help="how that memory is backed")
+    group.add_argument("--quiet-host", action="store_true", help="pause what the configuration names")
+    group.add_argument("--accept-risk", action="store_true", help="consent: to a card that may need a reboot to come back")
+    group.add_argument("--timeout", type=seconds, metavar="SECONDS", help="give up, and undo, after so many seconds")

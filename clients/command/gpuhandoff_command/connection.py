@@ -5,13 +5,16 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import os
-from collections.abc import Awaitable, Callable
+from collections.abc import Callable, Sequence
 from typing import Any
 
 from dbus_next import Message, MessageFlag, MessageType, Variant
 from dbus_next.aio import MessageBus
+from dbus_next.errors import AuthError, InvalidAddressError
 
 from gpuhandoff import names
+from gpuhandoff_command.arguments import Typed
+from gpuhandoff_command.exits import GONE, NO_BUS, TIMEOUT, CallError
 
 SYSTEM_BUS = "unix:path=/run/dbus/system_bus_socket"
 DBUS = "org.freedesktop.DBus"
@@ -20,17 +23,10 @@ PROPERTIES = "org.freedesktop.DBus.Properties"
 QUICK = 25.0
 """Seconds for calls that do not wait for a person or for hardware."""
 
-Listener = Callable[[str, str, list[Any]], None]
-"""Told of a signal: object path, member, arguments."""
-
-
-class CallError(Exception):
-    """The daemon, or the bus, answered with an error."""
-
-    def __init__(self, name: str, message: str) -> None:
-        super().__init__(message)
-        self.name = name
-        self.message = message
+Listener = Callable[[str, list[Any]], None]
+"""Told of a signal of the daemon: member and arguments."""
+OwnerListener = Callable[[bool], None]
+"""Told when the daemon comes (True) or goes (False)."""
 
 
 class Connection:
@@ -39,6 +35,7 @@ class Connection:
     def __init__(self, bus: MessageBus, *, ask: bool) -> None:
         self._bus = bus
         self._ask = ask
+        self._owner = ""
         self._lost: asyncio.Task[None] | None = None
 
     @classmethod
@@ -46,90 +43,115 @@ class Connection:
         """Connect to the system bus; `ask`: a password prompt may come up. Raises CallError."""
         address = os.environ.get("DBUS_SYSTEM_BUS_ADDRESS", SYSTEM_BUS)
         try:
-            bus = await MessageBus(bus_address=address).connect()
-        except (OSError, EOFError) as error:
-            raise CallError("Disconnected", f"The system bus cannot be reached: {error}.") from error
+            bus = await asyncio.wait_for(MessageBus(bus_address=address).connect(), QUICK)
+        except TimeoutError as error:
+            raise CallError(NO_BUS, f"{address} does not answer.") from error
+        except (OSError, EOFError, AuthError, InvalidAddressError) as error:
+            raise CallError(NO_BUS, f"{address}: {getattr(error, 'strerror', None) or error}.") from error
         connection = cls(bus, ask=ask)
         connection._lost = asyncio.create_task(connection._wait_lost())
         return connection
 
-    async def manager(self, member: str, signature: str = "", *arguments: Any, timeout: float | None = QUICK) -> Any:
-        """Call a method of the manager; return its only result, or None."""
-        body = await self.call(names.MANAGER_PATH, names.MANAGER_INTERFACE, member, signature, *arguments, timeout=timeout)
+    @property
+    def lost(self) -> asyncio.Task[None]:
+        """Done when the bus is gone."""
+        if self._lost is None:
+            raise RuntimeError("not connected")
+        return self._lost
+
+    async def manager(
+        self, member: str, signature: str = "", *arguments: Any, timeout: float | None = QUICK, interactive: bool = True
+    ) -> Any:
+        """Call a method of the manager; return its only result, or None.
+
+        `timeout` None waits for as long as a person needs for a password.
+        """
+        interface = names.MANAGER_INTERFACE
+        ask = self._ask and interactive
+        message = _message(names.BUS_NAME, names.MANAGER_PATH, interface, member, signature, arguments, ask=ask)
+        body = await self._send(message, timeout)
         return body[0] if body else None
 
-    async def call(
-        self, path: str, interface: str, member: str, signature: str = "", *arguments: Any, timeout: float | None = QUICK
-    ) -> list[Any]:
-        """Call a method of the daemon; raises CallError. `timeout` None waits for as long as a person needs."""
-        return await self._send(names.BUS_NAME, path, interface, member, signature, arguments, timeout)
+    async def cancel(self, job: str) -> None:
+        """Cancel a job."""
+        await self._send(_message(names.BUS_NAME, job, names.JOB_INTERFACE, "Cancel", "", (), ask=self._ask), None)
 
-    async def properties(self, path: str, interface: str) -> dict[str, Any]:
-        """Return an object's properties."""
-        (found,) = await self.call(path, PROPERTIES, "GetAll", "s", interface)
+    async def job(self, path: str) -> dict[str, Any]:
+        """Return a job's properties."""
+        message = _message(names.BUS_NAME, path, PROPERTIES, "GetAll", "s", (names.JOB_INTERFACE,), ask=False)
+        (found,) = await self._send(message, QUICK)
         return {name: variant.value for name, variant in found.items()}
 
-    async def listen(self, listener: Listener) -> None:
-        """Tell `listener` every signal of the daemon from now on."""
+    async def listen(self, listener: Listener, came_or_went: OwnerListener) -> None:
+        """Tell `listener` every signal of the daemon from now on; starts the daemon where the bus can. Raises CallError.
+
+        Anybody may send a signal to anybody on the system bus: only those of the name's owner count.
+        """
 
         def receive(message: Message) -> None:
-            if message.message_type is MessageType.SIGNAL and (message.interface or "").startswith("org.gpuhandoff."):
-                listener(message.path or "", message.member or "", plain(message.body))
+            if message.message_type is not MessageType.SIGNAL:
+                return
+            if message.sender == DBUS and message.member == "NameOwnerChanged" and message.body[0] == names.BUS_NAME:
+                self._owner = str(message.body[2])
+                came_or_went(bool(self._owner))
+            elif self._owner and message.sender == self._owner and message.interface == names.MANAGER_INTERFACE:
+                listener(message.member or "", plain(message.body))
 
         self._bus.add_message_handler(receive)
-        rule = f"type='signal',sender='{names.BUS_NAME}'"
-        await self._send(DBUS, DBUS_PATH, DBUS, "AddMatch", "s", (rule,), QUICK)
-
-    async def until_gone(self) -> None:
-        """Return when the bus is gone."""
-        if self._lost is not None:
-            await asyncio.shield(self._lost)
-
-    async def watch_owner(self, callback: Callable[[str], None]) -> None:
-        """Tell `callback` the daemon's new unique name whenever it comes or goes (then empty)."""
-
-        def receive(message: Message) -> None:
-            if message.member == "NameOwnerChanged" and message.body[0] == names.BUS_NAME:
-                callback(str(message.body[2]))
-
-        self._bus.add_message_handler(receive)
-        rule = f"type='signal',sender='{DBUS}',member='NameOwnerChanged',arg0='{names.BUS_NAME}'"
-        await self._send(DBUS, DBUS_PATH, DBUS, "AddMatch", "s", (rule,), QUICK)
+        for rule in (
+            f"type='signal',sender='{names.BUS_NAME}',interface='{names.MANAGER_INTERFACE}'",
+            f"type='signal',sender='{DBUS}',member='NameOwnerChanged',arg0='{names.BUS_NAME}'",
+        ):
+            await self._ask_bus("AddMatch", "s", rule)
+        self._owner = await self._name_owner() or await self._start()
 
     async def close(self) -> None:
         """Leave the bus."""
         self._bus.disconnect()  # type: ignore[no-untyped-call]
-        await self.until_gone()
+        await self.lost
 
     async def _wait_lost(self) -> None:
         with contextlib.suppress(Exception):
             await self._bus.wait_for_disconnect()  # type: ignore[no-untyped-call]
 
-    async def _send(
-        self, to: str, path: str, interface: str, member: str, signature: str, body: Any, timeout: float | None
-    ) -> list[Any]:
-        flags = MessageFlag.ALLOW_INTERACTIVE_AUTHORIZATION if self._ask else MessageFlag.NONE
-        message = Message(
-            destination=to, path=path, interface=interface, member=member, signature=signature, body=list(body), flags=flags
-        )
-        reply = await self._answered(self._bus.call(message), member, timeout)
-        if reply is None:
-            raise CallError("Disconnected", "The system bus went away.")
-        if reply.message_type is MessageType.ERROR:
-            raise CallError(str(reply.error_name), str(reply.body[0]) if reply.body else "no reason given")
-        return list(reply.body)
+    async def _name_owner(self) -> str:
+        try:
+            (owner,) = await self._ask_bus("GetNameOwner", "s", names.BUS_NAME)
+        except CallError as error:
+            if error.name.endswith(".NameHasNoOwner"):
+                return ""
+            raise
+        return str(owner)
 
-    async def _answered(self, call: Awaitable[Message | None], member: str, timeout: float | None) -> Message | None:
+    async def _start(self) -> str:
+        await self._ask_bus("StartServiceByName", "su", names.BUS_NAME, 0)
+        owner = await self._name_owner()
+        if not owner:
+            raise CallError(GONE, "It went away.")
+        return owner
+
+    async def _ask_bus(self, member: str, signature: str, *arguments: Any) -> list[Any]:
+        return await self._send(_message(DBUS, DBUS_PATH, DBUS, member, signature, arguments, ask=False), QUICK)
+
+    async def _send(self, message: Message, timeout: float | None) -> list[Any]:
         """Wait for the answer, the end of the bus, or the time-out, whichever comes first."""
-        answer = asyncio.ensure_future(call)
-        waiting = {answer} if self._lost is None else {answer, self._lost}
-        done, _ = await asyncio.wait(waiting, timeout=timeout, return_when=asyncio.FIRST_COMPLETED)
-        if answer in done:
-            return answer.result()
-        answer.cancel()
-        if done:
-            return None
-        raise CallError("org.freedesktop.DBus.Error.NoReply", f"gpuhandoffd did not answer {member} within {timeout:g} s.")
+        answer = asyncio.ensure_future(self._bus.call(message))
+        try:
+            done, _ = await asyncio.wait({answer, self.lost}, timeout=timeout, return_when=asyncio.FIRST_COMPLETED)
+        finally:
+            if not answer.done():
+                answer.cancel()
+        if not done:
+            raise CallError(TIMEOUT, f"gpuhandoffd did not answer {message.member} within {timeout:g} s.")
+        if answer not in done:
+            raise CallError(NO_BUS, "it went away.")
+        reply = answer.result()
+        if reply is None:
+            raise CallError(NO_BUS, "it went away.")
+        if reply.message_type is MessageType.ERROR:
+            text = str(reply.body[0]) if reply.body else "no reason was given."
+            raise CallError(str(reply.error_name), text)
+        return list(reply.body)
 
 
 def plain(value: Any) -> Any:
@@ -141,4 +163,25 @@ def plain(value: Any) -> Any:
             return {key: plain(inner) for key, inner in value.items()}
         case list():
             return [plain(inner) for inner in value]
+    return value
+
+
+def _message(to: str, path: str, interface: str, member: str, signature: str, body: Sequence[Any], *, ask: bool) -> Message:
+    return Message(
+        destination=to,
+        path=path,
+        interface=interface,
+        member=member,
+        signature=signature,
+        body=[_with_variants(one) for one in body],
+        flags=MessageFlag.ALLOW_INTERACTIVE_AUTHORIZATION if ask else MessageFlag.NONE,
+    )
+
+
+def _with_variants(value: Any) -> Any:
+    match value:
+        case Typed(signature, inner):
+            return Variant(signature, inner)
+        case dict():
+            return {key: _with_variants(inner) for key, inner in value.items()}
     return value

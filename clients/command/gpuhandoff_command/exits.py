@@ -1,14 +1,12 @@
-"""Exit statuses, and errors of the daemon as they are told to a person."""
+"""How a call can end, as exit statuses that scripts can tell apart."""
 
 from __future__ import annotations
 
 from enum import IntEnum
 
-from gpuhandoff_command.connection import CallError
-
 
 class Exit(IntEnum):
-    """What scripts can tell apart. Documented in gpuhandoff(1)."""
+    """Documented in --help and in gpuhandoff(1)."""
 
     DONE = 0
     FAILED = 1
@@ -18,8 +16,24 @@ class Exit(IntEnum):
     ABSENT = 5
     TIMED_OUT = 6
     STUCK = 7
+    CANNOT_RUN = 126
+    NOT_FOUND = 127
     CANCELLED = 130
 
+
+class CallError(Exception):
+    """The daemon, or the bus, answered with an error, or nobody answered (`GONE`, `NO_BUS`, `TIMEOUT`)."""
+
+    def __init__(self, name: str, message: str) -> None:
+        super().__init__(message)
+        self.name = name
+        self.message = message
+
+
+GONE = "org.freedesktop.DBus.Error.NoReply"
+"""The bus says so itself when a callee leaves without an answer."""
+NO_BUS = "org.freedesktop.DBus.Error.NoServer"
+TIMEOUT = "org.freedesktop.DBus.Error.Timeout"
 
 _BY_NAME = {
     "NotFound": Exit.REFUSED,
@@ -37,17 +51,13 @@ _BY_NAME = {
     "InteractiveAuthorizationRequired": Exit.DENIED,
     "ServiceUnknown": Exit.ABSENT,
     "NameHasNoOwner": Exit.ABSENT,
+    "NoReply": Exit.ABSENT,
+    "NoServer": Exit.ABSENT,
     "Disconnected": Exit.ABSENT,
-    "NoReply": Exit.TIMED_OUT,
     "Timeout": Exit.TIMED_OUT,
     "TimedOut": Exit.TIMED_OUT,
     "Stuck": Exit.STUCK,
     "Cancelled": Exit.CANCELLED,
-}
-_HINTS = {
-    "option stop-display": "option --stop-display",
-    "option holders=terminate": "option --terminate-holders",
-    "hugepages=transparent": "--hugepages transparent",
 }
 
 
@@ -55,19 +65,3 @@ def status_of(error_name: str) -> Exit:
     """Return the exit status for a D-Bus error name."""
     last = error_name.rpartition(".")[2]
     return Exit.ABSENT if ".Spawn." in error_name else _BY_NAME.get(last, Exit.FAILED)
-
-
-def sentence(error: CallError) -> str:
-    """Return what to tell a person."""
-    match status_of(error.name):
-        case Exit.ABSENT:
-            return (
-                "gpuhandoffd is not running and could not be started. `systemctl status gpuhandoffd` tells why; "
-                "`sudo systemctl start gpuhandoffd` starts it."
-            )
-        case Exit.DENIED if error.name.endswith("InteractiveAuthorizationRequired"):
-            return "This needs a password, and nobody could be asked for it here. Try again without --no-ask, or as root."
-    text = error.message
-    for bus, option in _HINTS.items():
-        text = text.replace(bus, option)
-    return text

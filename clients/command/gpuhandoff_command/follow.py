@@ -3,127 +3,182 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import signal
+from collections.abc import Iterator
 from typing import Any
 
-from dbus_next import Variant
-
 from gpuhandoff import names
-from gpuhandoff_command.connection import CallError, Connection
-from gpuhandoff_command.exits import Exit, sentence, status_of
+from gpuhandoff_command.arguments import Typed
+from gpuhandoff_command.connection import Connection
+from gpuhandoff_command.exits import GONE, NO_BUS, CallError, Exit, status_of
+from gpuhandoff_command.progress import Progress
+from gpuhandoff_command.sentences import sentence
 from gpuhandoff_command.terminal import Terminal, clean
 
-_WORDS = {
-    "inhibit-sleep": "keep the machine awake",
-    "stop-display": "end the desktop",
-    "stop-gpu-services": "stop GPU services",
-    "settle-holders": "wait until nobody uses the GPU",
-    "claim-functions": "reserve the GPU",
-    "unbind-consoles": "detach text consoles",
-    "unbind-framebuffers": "detach the firmware's framebuffer",
-    "unload-driver": "unload the driver",
-    "bind-vfio": "bind vfio-pci",
-    "confine-host": "confine the host's CPUs",
-    "quiet-host": "freeze what may wait",
-    "free-memory": "free memory",
-    "back-guest-memory": "prepare huge pages",
-    "release-functions": "give it to the host's driver",
-}
-NO = Variant("b", False)
-_ENDS = {"done": Exit.DONE, "cancelled": Exit.CANCELLED, "stuck": Exit.STUCK}
+NO = Typed("b", False)
+TICK = 1.0
 
 
 class JobFollower:
-    """One move: asked for, watched, cancelled on Ctrl-C."""
+    """One move: asked for, watched, cancelled on Ctrl-C.
 
-    def __init__(self, connection: Connection, terminal: Terminal) -> None:
+    Only Ctrl-C cancels. A terminal that dies (SIGHUP, SIGTERM) may have died of the handoff itself, which ends the desktop.
+    """
+
+    def __init__(self, connection: Connection, terminal: Terminal, command: str) -> None:
         self._connection = connection
         self._terminal = terminal
-        self._ended = asyncio.Event()
-        self._removed: dict[str, str] = {}
+        self._command = command
+        self._progress = Progress(terminal)
+        self._early: list[tuple[str, list[Any]]] | None = []
         self._job = ""
+        self._gpu = ""
+        self._ended = asyncio.Event()
+        self._gone = asyncio.Event()
+        self._left = asyncio.Event()
         self._interrupts = 0
+        self._cancelling: asyncio.Task[None] | None = None
 
-    async def move(self, member: str, gpu: str, options: dict[str, Variant], *, wait: bool = True) -> Exit:
+    @property
+    def gpu(self) -> str:
+        """PCI address of the job's GPU, once there is a job."""
+        return address_of(self._gpu)
+
+    async def move(self, member: str, gpu: str, options: dict[str, Typed], *, wait: bool = True) -> Exit:
         """Call Handoff or Reclaim and follow the job to its end; raises CallError when it is refused."""
-        await self._connection.listen(self._on_signal)
-        loop = asyncio.get_running_loop()
-        lost = asyncio.create_task(self._connection.until_gone())
-        for number in (signal.SIGINT, signal.SIGTERM):
-            loop.add_signal_handler(number, self._interrupt)
-        try:
+        with self._interruptible():
+            await self._connection.listen(self._on_signal, self._on_owner)
             # A password prompt may take minutes: no time-out.
-            self._job = await self._connection.manager(member, "sa{sv}", gpu, {**options, "wait": NO}, timeout=None)
-            if not wait:
-                self._terminal.line(self._job)
-                self._terminal.value({"job": self._job})
-                return Exit.DONE
-            if self._job in self._removed:
-                self._ended.set()
-            ended = asyncio.create_task(self._ended.wait())
-            await asyncio.wait({ended, lost}, return_when=asyncio.FIRST_COMPLETED)
-            ended.cancel()
-            return await self._result(member)
-        finally:
-            lost.cancel()
-            for number in (signal.SIGINT, signal.SIGTERM):
-                loop.remove_signal_handler(number)
+            call = self._connection.manager(member, "sa{sv}", gpu, {**options, "wait": NO}, timeout=None)
+            started = asyncio.ensure_future(call)
+            if not await self._first(started):
+                started.cancel()
+                self._terminal.error("given up before gpuhandoffd had answered; `gpuhandoff status` shows whether it began.")
+                return Exit.CANCELLED
+            return await self.follow(await started, wait=wait)
 
-    async def _result(self, member: str) -> Exit:
-        if self._interrupts > 1:
-            self._terminal.error("left it running; `gpuhandoff watch` follows it.")
-            return Exit.CANCELLED
-        if self._job not in self._removed:
-            raise CallError("Disconnected", "The daemon went away in the middle of the job.")
-        job = await self._connection.properties(self._job, names.JOB_INTERFACE)
-        self._terminal.value(
-            {"event": "end", "result": job["Result"], "error": job["ErrorName"], "message": job["ErrorMessage"]}
-        )
-        if job["Result"] == "done":
-            where = "is ready for the guest" if member == "Handoff" else "is back with the host"
-            self._terminal.line(self._terminal.paint(f"{address_of(job['Gpu'])} {where}.", "good"))
+    async def cancel(self, job: str, *, wait: bool = True) -> Exit:
+        """Cancel somebody's job and follow it to its end."""
+        with self._interruptible():
+            await self._connection.listen(self._on_signal, self._on_owner)
+            await self._connection.cancel(job)
+            ended = await self.follow(job, wait=wait)
+            return Exit.DONE if ended is Exit.CANCELLED and not self._left.is_set() else ended
+
+    async def follow(self, job: str, *, wait: bool) -> Exit:
+        """Show a job until its end."""
+        self._job = job
+        self._terminal.value({"event": "job", "job": job})
+        if not wait:
+            self._terminal.line(job)
             return Exit.DONE
-        self._terminal.error(clean(sentence(CallError(job["ErrorName"], job["ErrorMessage"]))))
-        return _ENDS.get(job["Result"], status_of(job["ErrorName"]))
+        properties = await self._connection.job(job)
+        self._gpu = properties["Gpu"]
+        self._replay()
+        if properties["Result"]:
+            self._ended.set()
+        ended = asyncio.ensure_future(self._ended.wait())
+        await self._first(ended)
+        ended.cancel()
+        if self._left.is_set() and not self._ended.is_set():
+            self._terminal.error("left it to gpuhandoffd; `gpuhandoff watch` follows it.")
+            return Exit.CANCELLED
+        return self._tell(await self._connection.job(job))
 
-    def _on_signal(self, _: str, member: str, body: list[Any]) -> None:
-        if member == "Progress":
-            self._show(*body)
-        elif member == "JobRemoved":
-            self._removed[body[0]] = body[1]
-            if body[0] == self._job:
-                self._ended.set()
+    async def _first(self, wanted: asyncio.Future[Any]) -> bool:
+        """Wait until `wanted` is done, or return False when the person leaves; raises CallError when the daemon is gone."""
+        gone, left = asyncio.ensure_future(self._gone.wait()), asyncio.ensure_future(self._left.wait())
+        try:
+            while not (wanted.done() or gone.done() or left.done() or self._connection.lost.done()):
+                waiting = {wanted, gone, left, self._connection.lost}
+                await asyncio.wait(waiting, timeout=TICK, return_when=asyncio.FIRST_COMPLETED)
+                self._progress.tick()
+        finally:
+            gone.cancel()
+            left.cancel()
+        if wanted.done() or left.done():
+            return wanted.done()
+        self._progress.stop()
+        raise CallError(GONE, "") if gone.done() else CallError(NO_BUS, "it went away.")
 
-    def _show(self, gpu: str, step: str, phase: str, index: int, count: int) -> None:
+    def _tell(self, job: dict[str, Any]) -> Exit:
+        self._progress.stop()
+        result, error = job["Result"], CallError(job["ErrorName"], job["ErrorMessage"])
+        status = Exit.DONE if result == "done" else Exit.STUCK if result == "stuck" else status_of(error.name)
+        if result == "cancelled":
+            status = Exit.CANCELLED
         self._terminal.value(
-            {"event": "step", "gpu": address_of(gpu), "step": step, "phase": phase, "index": index, "count": count}
+            {
+                "event": "end",
+                "job": self._job,
+                "gpu": self.gpu,
+                "result": result,
+                "error": error.name,
+                "message": error.message,
+                "exit": int(status),
+            }
         )
-        words = _WORDS.get(step, clean(step))
-        if phase in {"undo", "undone"}:
-            words = f"undo: {words}"
-        sign = self._terminal.sign(phase)
-        colour = "good" if phase == "done" else "warn" if phase == "undone" else "dim"
-        text = f"{self._terminal.paint(sign, colour)} {index:2}/{count} {words}"
-        self._terminal.replace(text, finished=phase in {"done", "undone"})
+        if status is Exit.DONE:
+            where = "is ready for the guest" if job["Operation"] == "handoff" else "is back with the host"
+            self._terminal.line(self._terminal.paint(f"{self.gpu} {where}.", "good"))
+        else:
+            self._terminal.error(sentence(error, self._command))
+        return status
+
+    def _on_signal(self, member: str, body: list[Any]) -> None:
+        if self._early is not None:
+            self._early.append((member, body))
+        elif member == "Progress" and body[0] == self._gpu:
+            self._show(*body)
+        elif member == "JobRemoved" and body[0] == self._job:
+            self._ended.set()
+
+    def _on_owner(self, there: bool) -> None:  # noqa: FBT001  (a callback)
+        if not there:
+            self._gone.set()
+
+    def _replay(self) -> None:
+        """Show what was announced before we knew the job's name, from the job's beginning on."""
+        early, self._early = self._early or [], None
+        begins = ("JobNew", [self._job])
+        for member, body in early[early.index(begins) if begins in early else 0 :]:
+            self._on_signal(member, body)
+
+    def _show(self, _: str, step: str, phase: str, index: int, count: int) -> None:
+        self._terminal.value(
+            {"event": "step", "gpu": self.gpu, "step": step, "phase": phase, "index": index, "count": count}
+        )
+        self._progress.show(step, phase, index, count)
+
+    @contextlib.contextmanager
+    def _interruptible(self) -> Iterator[None]:
+        loop = asyncio.get_running_loop()
+        loop.add_signal_handler(signal.SIGINT, self._interrupt)
+        try:
+            yield
+        finally:
+            loop.remove_signal_handler(signal.SIGINT)
+            if self._cancelling is not None:
+                self._cancelling.cancel()
 
     def _interrupt(self) -> None:
-        """First: ask the daemon to undo. Again: leave it to the daemon."""
+        """First: ask the daemon to undo. Again, or before there is a job: leave."""
         self._interrupts += 1
-        if self._interrupts == 1 and self._job:
-            self._terminal.line("Cancelling; what was done is undone. Ctrl-C again leaves that to the daemon.")
-            self._cancelling = asyncio.create_task(self._cancel())
-        else:
-            self._interrupts = 2
-            self._ended.set()
+        if self._interrupts > 1 or not self._job:
+            self._left.set()
+            return
+        self._terminal.line("Cancelling: what was done is undone. Ctrl-C again leaves that to gpuhandoffd.")
+        self._cancelling = asyncio.create_task(self._cancel())
 
     async def _cancel(self) -> None:
         try:
-            await self._connection.call(self._job, names.JOB_INTERFACE, "Cancel")
+            await self._connection.cancel(self._job)
         except CallError as error:
             self._terminal.line(clean(error.message))
 
 
 def address_of(path: str) -> str:
     """Return the PCI address behind a GPU's object path."""
-    domain, bus, device, function = path.removeprefix(names.GPU_PATH_PREFIX).split("_")
-    return f"{domain}:{bus}:{device}.{function}"
+    parts = path.removeprefix(names.GPU_PATH_PREFIX).split("_")
+    return "{}:{}:{}.{}".format(*parts) if len(parts) == 4 else clean(path)  # noqa: PLR2004  (domain, bus, device, function)

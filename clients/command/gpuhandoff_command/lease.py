@@ -4,18 +4,20 @@ from __future__ import annotations
 
 import argparse
 import asyncio
+import os
+import shutil
 import signal
 
-from dbus_next import Variant
-
-from gpuhandoff_command.arguments import options_of
+from gpuhandoff_command.arguments import Typed, options_of
 from gpuhandoff_command.connection import Connection
-from gpuhandoff_command.exits import Exit
+from gpuhandoff_command.exits import CallError, Exit, status_of
 from gpuhandoff_command.follow import JobFollower
+from gpuhandoff_command.sentences import sentence
 from gpuhandoff_command.terminal import Terminal
 
-YES = Variant("b", True)
-_PASSED_ON = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP, signal.SIGUSR1, signal.SIGUSR2)
+YES = Typed("b", True)
+FROM_TERMINAL = (signal.SIGINT, signal.SIGQUIT)
+PASSED_ON = (*FROM_TERMINAL, signal.SIGTERM, signal.SIGHUP, signal.SIGUSR1, signal.SIGUSR2)
 
 
 async def run(connection: Connection, terminal: Terminal, arguments: argparse.Namespace) -> int:
@@ -23,17 +25,18 @@ async def run(connection: Connection, terminal: Terminal, arguments: argparse.Na
 
     The lease is this connection: should this process be killed, the daemon takes the GPU back by itself.
     """
-    program = [one for place, one in enumerate(arguments.program) if place or one != "--"]
-    if not program:
-        terminal.error("say what to run: gpuhandoff run [--gpu ADDRESS] -- COMMAND")
-        return Exit.USAGE
-    options = {**options_of(arguments), "lease": YES}
-    handed = await JobFollower(connection, terminal).move("Handoff", arguments.gpu, options)
+    program: list[str] = arguments.program
+    if shutil.which(program[0]) is None:  # before the screen goes dark
+        terminal.error(f"{program[0]} is no program that can be run; nothing was done.")
+        return Exit.NOT_FOUND
+    follower = JobFollower(connection, terminal, "handoff")
+    handed = await follower.move("Handoff", arguments.gpu, {**options_of(arguments), "lease": YES})
     if handed is not Exit.DONE:
         return handed
     status = await _command(terminal, program)
-    back = await JobFollower(connection, terminal).move("Reclaim", arguments.gpu, {})
-    return status if back is Exit.DONE else back
+    terminal.value({"event": "command", "status": status})
+    back = await _take_back(connection, terminal, follower.gpu, ask=not arguments.no_ask)
+    return status or back
 
 
 async def _command(terminal: Terminal, program: list[str]) -> int:
@@ -41,18 +44,51 @@ async def _command(terminal: Terminal, program: list[str]) -> int:
         process = await asyncio.create_subprocess_exec(*program)
     except OSError as error:
         terminal.error(f"{program[0]} cannot be run: {error.strerror}.")
-        return 127 if isinstance(error, FileNotFoundError) else 126
+        return Exit.CANNOT_RUN
     loop = asyncio.get_running_loop()
 
     def pass_on(number: int) -> None:
-        if process.returncode is None:
+        # Ctrl-C and Ctrl-\ of our terminal have reached the command, too: it is in the same process group.
+        if process.returncode is None and not (number in FROM_TERMINAL and _in_foreground()):
             process.send_signal(number)
 
-    for number in _PASSED_ON:
+    for number in PASSED_ON:
         loop.add_signal_handler(number, pass_on, number)
     try:
         status = await process.wait()
     finally:
-        for number in _PASSED_ON:
+        for number in PASSED_ON:
             loop.remove_signal_handler(number)
     return 128 - status if status < 0 else status
+
+
+async def _take_back(connection: Connection, terminal: Terminal, gpu: str, *, ask: bool) -> Exit:
+    """Reclaim, over a new connection where the old one was lost."""
+    reopened = connection.lost.done()
+    try:
+        if reopened:
+            connection = await Connection.open(ask=ask)
+        return await JobFollower(connection, terminal, "reclaim").move("Reclaim", gpu, {})
+    except CallError as error:
+        if error.name.endswith(".WrongState"):  # somebody else took it back meanwhile
+            return Exit.DONE
+        terminal.value({"event": "error", "error": error.name, "message": error.message})
+        terminal.error(sentence(error, "reclaim"))
+        return status_of(error.name)
+    finally:
+        if reopened:
+            await connection.close()
+
+
+def _in_foreground() -> bool:
+    """Whether this process group is the one that its terminal's keys signal."""
+    try:
+        terminal = os.open("/dev/tty", os.O_RDONLY | os.O_NOCTTY | os.O_CLOEXEC)
+    except OSError:
+        return False
+    try:
+        return os.tcgetpgrp(terminal) == os.getpgrp()
+    except OSError:
+        return False
+    finally:
+        os.close(terminal)

@@ -2,67 +2,119 @@
 
 from __future__ import annotations
 
+import io
 import json
-import locale
 import os
+import shutil
 import sys
 from typing import Any, TextIO
 
 _COLOURS = {"good": "32", "bad": "31", "warn": "33", "dim": "2", "bold": "1"}
-_SIGNS = {"apply": ("…", "..."), "done": ("✓", "ok"), "undo": ("↶", "<-"), "undone": ("↶", "<-"), "bad": ("✗", "!!")}
+_SIGNS = {
+    "apply": ("…", ".."),
+    "done": ("✓", "ok"),
+    "undo": ("↶", "<-"),
+    "undone": ("↶", "<-"),
+    "failed": ("✗", "!!"),
+    "arrow": ("→", "->"),
+}
+_LETTERS = str.maketrans({"…": "...", "→": "->", "“": '"', "”": '"'})
 
 
 class Terminal:
-    """Where output goes, and in which form."""
+    """Where output goes, and in which form. A reader that went away is not an error: then nothing is written."""
 
-    def __init__(self, *, as_json: bool, out: TextIO | None = None) -> None:
+    def __init__(self, *, as_json: bool, out: TextIO | None = None, errors: TextIO | None = None) -> None:
         self.as_json = as_json
         self._out = out or sys.stdout
-        self.live = self._out.isatty() and not as_json and os.environ.get("TERM") != "dumb"
-        self._colours = self.live and "NO_COLOR" not in os.environ
-        self._unicode = "utf" in locale.getpreferredencoding(do_setlocale=False).lower()
-        self._open_line = False
+        self._errors = errors or sys.stderr
+        self.live = self._out.isatty() and not as_json and os.environ.get("TERM", "dumb") != "dumb"
+        self._colours = self.live and not os.environ.get("NO_COLOR")
+        self.unicode = _locale_is_utf8()
+        self.broken = False
+        self._draft = False
+        for stream in (self._out, self._errors):
+            if isinstance(stream, io.TextIOWrapper):
+                stream.reconfigure(errors="replace")
 
     def line(self, text: str = "") -> None:
         """Print one line of text for people; nothing when JSON is wanted."""
         if not self.as_json:
-            self._finish_line()
-            print(text, file=self._out, flush=True)
+            self._finish_draft()
+            self._write(f"{text}\n")
 
     def value(self, value: Any) -> None:
         """Print one JSON document on one line; nothing otherwise."""
         if self.as_json:
-            print(json.dumps(value, ensure_ascii=False, sort_keys=True), file=self._out, flush=True)
+            self._write(f"{json.dumps(value, sort_keys=True)}\n")
 
-    def replace(self, text: str, *, finished: bool) -> None:
-        """Print a line that the next one replaces, unless it is finished. Only a terminal is shown unfinished ones."""
-        if self.as_json or not (finished or self.live):
-            return
+    def draft(self, text: str) -> None:
+        """Show a line that the next one replaces; only a terminal is shown any."""
         if self.live:
-            print(f"\r\x1b[2K{text}", end="\n" if finished else "", file=self._out, flush=True)
-            self._open_line = not finished
-        else:
-            print(text, file=self._out, flush=True)
+            self._write(f"\r\x1b[2K{text}")
+            self._draft = True
+
+    def settle(self, text: str) -> None:
+        """Print a line in place of the draft."""
+        if self._draft:
+            self._write("\r\x1b[2K")
+            self._draft = False
+        self.line(text)
 
     def error(self, text: str) -> None:
         """Print an error where errors go."""
-        self._finish_line()
-        print(f"gpuhandoff: {text}", file=sys.stderr, flush=True)
+        self._finish_draft()
+        try:
+            print(f"gpuhandoff: {self._plain(text)}", file=self._errors, flush=True)
+        except OSError:
+            self.broken = True
 
     def paint(self, text: str, colour: str) -> str:
         """Return text in a colour, where colours are shown."""
         return f"\x1b[{_COLOURS[colour]}m{text}\x1b[0m" if self._colours else text
 
-    def sign(self, phase: str) -> str:
-        """Return the sign of a phase."""
-        return _SIGNS[phase][0 if self._unicode else 1]
+    def sign(self, name: str) -> str:
+        """Return a sign by its name."""
+        return _SIGNS[name][0 if self.unicode else 1]
 
-    def _finish_line(self) -> None:
-        if self._open_line:
-            self._out.write("\n")
-            self._open_line = False
+    @property
+    def width(self) -> int:
+        """Columns."""
+        return shutil.get_terminal_size().columns
+
+    def close(self) -> None:
+        """Leave a terminal's cursor on a line of its own, and a pipe without complaints."""
+        self._finish_draft()
+        if self.broken and self._out is sys.stdout:
+            os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+
+    def _write(self, text: str) -> None:
+        if self.broken:
+            return
+        try:
+            self._out.write(self._plain(text))
+            self._out.flush()
+        except BrokenPipeError:
+            self.broken = True
+
+    def _plain(self, text: str) -> str:
+        return text if self.unicode else text.translate(_LETTERS).encode("ascii", "replace").decode()
+
+    def _finish_draft(self) -> None:
+        if self._draft:
+            self._write("\n")
+            self._draft = False
 
 
 def clean(text: object) -> str:
-    """Return text from elsewhere without anything that a terminal would obey."""
-    return "".join(letter if letter.isprintable() else "?" for letter in str(text))
+    """Return text from elsewhere on one line and without anything that a terminal would obey."""
+    return "".join(letter if letter.isprintable() else " " if letter in "\n\t" else "?" for letter in str(text))
+
+
+def _locale_is_utf8() -> bool:
+    """Whether the user asked for UTF-8: Python itself would take it for granted even in the C locale (PEP 538, 540)."""
+    for name in ("LC_ALL", "LC_CTYPE", "LANG"):
+        value = os.environ.get(name)
+        if value and not (name == "LC_CTYPE" and value == "C.UTF-8" and os.environ.get("LANG", "C") in {"", "C", "POSIX"}):
+            return "utf-8" in value.lower() or "utf8" in value.lower()
+    return False

@@ -65,9 +65,9 @@ class ConfineHost:
             await _release(host, name, wanted, parse_cpus(was["AllowedCPUs"]), parse_cpus(was["EffectiveCPUs"]))
         await processors.restore_interrupts(host, saved["interrupts"])
         if saved["workqueues"] is not None:
-            await processors.write_if_other(host, processors.WORKQUEUES, saved["workqueues"])
+            await processors.restore_workqueues(host, saved["workqueues"], wanted)
         for cpu, governor in saved["governors"].items():
-            await processors.write_if_other(host, processors.governor_path(int(cpu)), governor)
+            await processors.restore_governor(host, int(cpu), governor, arguments["governor"])
 
     async def holds(self, host: Host, arguments: Json, saved: Json) -> bool:
         """Tell whether every unit is confined."""

@@ -68,12 +68,15 @@ async def probe(host: Host, address: str, wanted: str) -> None:
         return
     with contextlib.suppress(OSError):
         await host.kernel.write("/sys/bus/pci/drivers_probe", address)
-    if await host.until(lambda: driver_of(host, address) is not None, timeout=SETTLE):
-        found = driver_of(host, address)
-        if found == wanted:
-            return
+    if driver_of(host, address) is None:
+        await _bind(host, address, wanted)
+    if not await host.until(lambda: driver_of(host, address) is not None, timeout=SETTLE):
+        raise RolledBackError(
+            f"{address} is still without a driver {SETTLE:g} s after the kernel was told to bind {wanted}."
+        )
+    found = driver_of(host, address)
+    if found != wanted:
         raise RolledBackError(f"{address} went to the driver {found} instead of {wanted}.")
-    await _bind(host, address, wanted)
 
 
 async def _bind(host: Host, address: str, wanted: str) -> None:
@@ -82,8 +85,12 @@ async def _bind(host: Host, address: str, wanted: str) -> None:
         await host.kernel.write(f"{DRIVERS}/{wanted}/bind", address)
     except FileNotFoundError as error:
         raise RolledBackError(f"{address} cannot be bound to {wanted}: that driver is not loaded.") from error
-    if not await host.until(lambda: driver_of(host, address) == wanted, timeout=SETTLE):
-        raise RolledBackError(f"{address} is not bound to {wanted}, although the kernel reported success.")
+    except OSError as error:
+        put_off = error.errno == errno.EAGAIN  # EPROBE_DEFER: bound by itself once what it needs is there
+        if not put_off and driver_of(host, address) is None:
+            raise RolledBackError(
+                f"The driver {wanted} does not take {address}: {error.strerror}. `journalctl -k` may tell more."
+            ) from error
 
 
 def on_vfio(host: Host, address: str) -> bool:

@@ -63,6 +63,22 @@ async def write_if_other(host: Host, path: str, value: str) -> None:
         await host.kernel.write(path, value)
 
 
+async def restore_workqueues(host: Host, was: str, ours: frozenset[int]) -> None:
+    """Set the CPUs of unbound workqueues back, unless somebody else has given them others meanwhile.
+
+    Of those that were written the kernel leaves out isolated ones (isolcpus=).
+    """
+    now = read_attribute(host, WORKQUEUES)
+    if now is not None and now != was and parse_mask(now) <= ours:
+        await host.kernel.write(WORKQUEUES, was)
+
+
+async def restore_governor(host: Host, cpu: int, was: str, ours: str) -> None:
+    """Set a CPU's governor back, unless somebody else has set it meanwhile (power-profiles-daemon does)."""
+    if read_attribute(host, governor_path(cpu)) == ours != was:
+        await host.kernel.write(governor_path(cpu), was)
+
+
 def mask(cpus: Collection[int]) -> str:
     """Return a CPU set in the kernel's mask format, groups of eight hexadecimal digits."""
     number = sum(1 << cpu for cpu in cpus)
@@ -71,6 +87,12 @@ def mask(cpus: Collection[int]) -> str:
         groups.append(f"{number & 0xFFFFFFFF:08x}")
         number >>= 32
     return ",".join(reversed(groups))
+
+
+def parse_mask(text: str) -> frozenset[int]:
+    """Return the CPUs of the kernel's mask format."""
+    number = int(text.replace(",", ""), 16)
+    return frozenset(cpu for cpu in range(number.bit_length()) if number >> cpu & 1)
 
 
 async def _write_affinity(host: Host, number: str, cpus: str) -> None:

@@ -9,10 +9,12 @@ from gpuhandoff.host import Host, OpenNode
 from gpuhandoff.model.plan import Json
 from gpuhandoff.steps.holders import end, is_seat_service, name_open, wait_free
 
-STOP_TIMEOUT = 60.0
-"""Seconds; the units' own TimeoutStopSec (30 to 90 s) kill what does not end."""
+STOP_TIMEOUT = 100.0
+"""Seconds: longer than the units' own TimeoutStopSec (30 to 90 s), by which systemd kills what does not end."""
 SESSION_TIMEOUT = 15.0
 LEFTOVER_GRACE = 4.0
+ROUNDS = 2
+"""A wrapper may start a compositor again that was ended."""
 START_TIMEOUT = 60.0
 
 log = logging.getLogger(__name__)
@@ -26,33 +28,20 @@ class StopDisplay:
     volatile = False
 
     async def capture(self, host: Host, arguments: Json) -> Json:
-        """Remember whether the display manager ran, and as whom the sessions run."""
+        """Remember whether the display manager ran, and where the sessions' processes are."""
         name = str(arguments["display_manager"])
         unit = await host.units.unit(name) if name else None
-        sessions = set(arguments["sessions"])
-        uids = sorted({session.uid for session in await host.logins.sessions() if session.id in sessions})
-        return {"active": unit is not None and unit.is_active, "uids": uids}
+        sessions = [session for session in await host.logins.sessions() if session.id in arguments["sessions"]]
+        groups = {session.scope for session in sessions if session.scope}
+        groups |= {f"user@{session.uid}.service" for session in sessions}
+        return {"active": unit is not None and unit.is_active, "groups": sorted(groups)}
 
     async def apply(self, host: Host, arguments: Json, saved: Json) -> None:
         """Stop the display manager, end the sessions, end what of them still has the GPU open."""
         if saved["active"]:
             await host.units.stop(str(arguments["display_manager"]), timeout=STOP_TIMEOUT)
         await self._end_sessions(host, arguments)
-        nodes = list(arguments["nodes"])
-        uids = set(saved["uids"])
-
-        def of_session(one: OpenNode) -> bool:
-            return one.process.uid in uids or is_seat_service(one.process)
-
-        holding = await wait_free(host, nodes, timeout=LEFTOVER_GRACE, of=of_session)
-        # Compositors of Plasma and GNOME run in user@UID.service, which outlives the session (kernel.md fact 12).
-        leftovers = [one.process for one in holding if not is_seat_service(one.process)]
-        if leftovers:
-            log.info("ending what the session left behind: %s", name_open(holding))
-            await end(host, leftovers)
-            holding = await wait_free(host, nodes, timeout=LEFTOVER_GRACE, of=of_session)
-        if holding:
-            raise InUseError(f"The desktop has ended, but {name_open(holding)}.")
+        await self._end_leftovers(host, list(arguments["nodes"]), set(saved["groups"]))
 
     async def undo(self, host: Host, arguments: Json, saved: Json) -> None:
         """Start the display manager once, if it ran; its start limit may be used up (peers' pain 14 and 34)."""
@@ -70,6 +59,25 @@ class StopDisplay:
         name = str(arguments["display_manager"])
         unit = await host.units.unit(name) if name else None
         return unit is None or not unit.is_active
+
+    async def _end_leftovers(self, host: Host, nodes: list[str], groups: set[str]) -> None:
+        """Compositors of Plasma and GNOME run in user@UID.service, which outlives the session (kernel.md fact 12).
+
+        A user's other logins (SSH, tmux in it) are none of the desktop's; settle-holders deals with what they have open.
+        """
+
+        def of_session(one: OpenNode) -> bool:
+            return is_seat_service(one.process) or not groups.isdisjoint(one.process.cgroup.split("/"))
+
+        holding = await wait_free(host, nodes, timeout=LEFTOVER_GRACE, of=of_session)
+        for _ in range(ROUNDS):
+            leftovers = [one.process for one in holding if not is_seat_service(one.process)]
+            if leftovers:
+                log.info("ending what the session left behind: %s", name_open(holding))
+                await end(host, leftovers)
+                holding = await wait_free(host, nodes, timeout=LEFTOVER_GRACE, of=of_session)
+        if holding:
+            raise InUseError(f"The desktop was told to end, but {name_open(holding)}. End it, then try again.")
 
     async def _end_sessions(self, host: Host, arguments: Json) -> None:
         """Those that the display manager's end has not ended: it abandons session scopes (KillUserProcesses=no)."""

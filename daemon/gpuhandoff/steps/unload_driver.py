@@ -78,7 +78,8 @@ class UnloadDriver:
 
     async def holds(self, host: Host, arguments: Json, saved: Json) -> bool:
         """Tell whether every function has left its native driver."""
-        return all(driver_of(host, address) != driver for address, driver in saved["drivers"].items() if driver)
+        native = {address: driver for address, driver in saved["drivers"].items() if driver not in {"", VFIO_DRIVER}}
+        return all(driver_of(host, address) != driver for address, driver in native.items())
 
 
 def _loaded(host: Host, name: str) -> bool:

@@ -1,0 +1,270 @@
+"""What an unprivileged caller could do to the daemon through dbus-next: each test fails without its work-around."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import struct
+import time
+
+import pytest
+from dbus_next import Message, MessageFlag, MessageType
+
+from gpuhandoff.messages import Call, Match, Reply, Signal
+from gpuhandoff.service import bus as bus_module
+from gpuhandoff.service.bus import PER_CALLER, DBus
+from tests.support.bus import TEST_NAME, PrivateBus
+from tests.support.stranger import Stranger
+
+INTERFACE = "org.example.Interface"
+LIMITS = "org.freedesktop.DBus.Error.LimitsExceeded"
+
+
+async def echo(call: Call) -> Reply:
+    return Reply(call.signature, call.body)
+
+
+async def is_alive(service: DBus) -> bool:
+    return bool(await service.call("org.freedesktop.DBus", "/", "org.freedesktop.DBus", "GetId"))
+
+
+async def send_burst(service: DBus, client: DBus, count: int, size: int) -> int:
+    """Send signals in one turn of the loop; return how many arrive."""
+    seen: list[Signal] = []
+    complete = asyncio.get_running_loop().create_future()
+
+    def count_in(signal: Signal) -> None:
+        seen.append(signal)
+        if len(seen) == count:
+            complete.set_result(None)
+
+    await client.subscribe(Match(INTERFACE, "Burst"), count_in)
+    for _ in range(count):
+        service.emit(Signal("/", INTERFACE, "Burst", "s", ("x" * size,)))
+    closed = asyncio.create_task(service.wait_closed())
+    await asyncio.wait({closed, complete}, timeout=20, return_when=asyncio.FIRST_COMPLETED)
+    closed.cancel()
+    return len(seen)
+
+
+@pytest.mark.parametrize(("count", "size"), [(2000, 32), (20, 20_000), (4, 2_000_000)])
+async def test_a_burst_of_signals_is_sent(service: DBus, client: DBus, count: int, size: int) -> None:
+    assert await send_burst(service, client, count, size) == count
+
+
+async def test_the_burst_needs_the_work_around(service: DBus, client: DBus) -> None:
+    """Once dbus-next survives this by itself, the patient socket can go."""
+    service._bus._writer.sock = service._bus._sock
+    assert await send_burst(service, client, 2000, 200) < 2000
+    await service.wait_closed()
+
+
+async def test_callers_cannot_fill_the_socket_while_the_loop_is_busy(bus: PrivateBus, service: DBus) -> None:
+    service.serve(echo)
+    strangers = [Stranger(bus.address) for _ in range(12)]
+    for stranger in strangers:
+        for _ in range(120):
+            stranger.send(a_call("s", ["x" * 200]))
+    time.sleep(1)  # noqa: ASYNC251  (the point)
+    for stranger in strangers:
+        replies = await asyncio.to_thread(stranger.replies, 120)
+        answered = sum(reply.message_type is MessageType.METHOD_RETURN for reply in replies)
+        refused = sum(reply.error_name == LIMITS for reply in replies)
+        assert answered + refused == 120
+        assert answered >= PER_CALLER
+        stranger.close()
+    assert await is_alive(service)
+
+
+async def test_calls_without_reply_do_not_keep_the_loop(bus: PrivateBus, service: DBus) -> None:
+    """Nothing in the bus limits these; dbus-next reads on as long as there are any."""
+    service.serve(echo)
+    message = a_call(flags=MessageFlag.NO_REPLY_EXPECTED)
+    message.serial = 5
+    flood = bytes(message._marshall()) * 200  # type: ignore[no-untyped-call]
+    until = time.monotonic() + 2
+
+    def pour() -> None:
+        with Stranger(bus.address) as stranger:
+            while time.monotonic() < until:
+                stranger.socket.sendall(flood)
+
+    pouring = asyncio.gather(*(asyncio.to_thread(pour) for _ in range(2)))
+    worst, last = 0.0, time.monotonic()
+    while not pouring.done():
+        await asyncio.sleep(0.01)
+        worst, last = max(worst, time.monotonic() - last), time.monotonic()
+    await pouring
+    assert worst < 1
+    assert not service._closed.is_set()
+
+
+async def test_one_caller_cannot_have_all_the_attention(bus: PrivateBus, service: DBus) -> None:
+    release = asyncio.Event()
+
+    async def wait(_: Call) -> Reply:
+        await release.wait()
+        return Reply()
+
+    service.serve(wait)
+    with Stranger(bus.address) as greedy, Stranger(bus.address) as modest:
+        for _ in range(PER_CALLER + 10):
+            greedy.send(a_call())
+        refused = await asyncio.to_thread(greedy.replies, 10)
+        assert {reply.error_name for reply in refused} == {LIMITS}
+        modest.send(a_call())
+        release.set()
+        assert [one.error_name for one in await asyncio.to_thread(modest.replies, 1)] == [None]
+        await asyncio.to_thread(greedy.replies, PER_CALLER)
+        greedy.send(a_call())
+        assert [one.error_name for one in await asyncio.to_thread(greedy.replies, 1)] == [None]
+
+
+async def test_a_message_of_millions_of_values_is_refused_unread(bus: PrivateBus, service: DBus) -> None:
+    service.serve(echo)
+    with Stranger(bus.address) as stranger:
+        began = time.monotonic()
+        stranger.send(a_call("ai", [list(range(bus_module.VALUES // 2))]))
+        (reply,) = await asyncio.to_thread(stranger.replies, 1)
+        assert reply.message_type is MessageType.METHOD_RETURN
+
+        def send_millions() -> Message:
+            stranger.socket.sendall(a_call_with_integers(2_000_000))
+            return stranger.replies(1)[0]
+
+        reply = await asyncio.to_thread(send_millions)
+        assert reply.error_name == LIMITS
+        assert time.monotonic() - began < 5
+        stranger.send(a_call("s", ["still there"]))
+        (reply,) = await asyncio.to_thread(stranger.replies, 1)
+        assert reply.body == ["still there"]
+
+
+async def test_a_message_that_cannot_be_read_ends_nothing(
+    bus: PrivateBus, service: DBus, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A bus may let through what dbus-next does not know."""
+    service.serve(echo)
+    readable = bus_module._Reader.read_argument
+
+    def choke(self: bus_module._Reader, type_: object) -> object:
+        value = readable(self, type_)  # type: ignore[arg-type]
+        if value == "choke":
+            raise KeyError(value)
+        return value
+
+    monkeypatch.setattr(bus_module._Reader, "read_argument", choke)
+    with Stranger(bus.address) as stranger:
+        stranger.send(a_call("s", ["choke"]))
+        stranger.send(a_call("s", ["fine"]))
+        replies = await asyncio.to_thread(stranger.replies, 2)
+    assert [reply.error_name for reply in replies] == [LIMITS, None]
+
+
+async def test_an_unknown_type_of_message_ends_nothing(bus: PrivateBus, service: DBus) -> None:
+    service.serve(echo)
+    message = a_call()
+    message.serial = 99
+    data = bytearray(message._marshall())  # type: ignore[no-untyped-call]
+    data[1] = 5
+    with Stranger(bus.address) as stranger:
+        stranger.socket.sendall(data)
+        assert await is_alive(service)
+
+
+async def test_stray_descriptors_do_not_stay(bus: PrivateBus, service: DBus) -> None:
+    """The bus refuses to hand them to a connection that did not ask for any."""
+    service.serve(echo)
+    before = set(os.listdir("/proc/self/fd"))
+    null = os.open("/dev/null", os.O_RDONLY)
+    with Stranger(bus.address, descriptors=True) as stranger:
+        for _ in range(40):
+            stranger.send(a_call("h", [0]), [null])
+        replies = await asyncio.to_thread(stranger.replies, 40)
+    os.close(null)
+    assert all(reply.message_type is MessageType.ERROR for reply in replies)
+    assert set(os.listdir("/proc/self/fd")) <= before
+
+
+async def test_stray_descriptors_are_closed_where_some_are_wanted(bus: PrivateBus) -> None:
+    taker = await bus_module.connect(bus.address, descriptors=True)
+    await taker.request_name("org.example.Service")
+
+    async def nothing(_: Call) -> Reply:
+        return Reply()
+
+    taker.serve(nothing)
+    null = os.open("/dev/null", os.O_RDONLY)
+    with Stranger(bus.address, descriptors=True) as stranger:
+        before = len(os.listdir("/proc/self/fd"))
+        for _ in range(40):
+            stranger.send(a_call("h", [0]), [null])
+        await asyncio.to_thread(stranger.replies, 40)
+        assert len(os.listdir("/proc/self/fd")) == before
+    os.close(null)
+    await taker.close()
+
+
+async def test_a_signal_to_this_connection_alone_is_not_believed(bus: PrivateBus, service: DBus) -> None:
+    """Anybody may send one, under any interface; the bus checks match rules of broadcasts only."""
+    seen: list[Signal] = []
+    dbus = "org.freedesktop.DBus"
+    await service.subscribe(Match(dbus, "NameOwnerChanged", sender=dbus), seen.append)
+    with Stranger(bus.address) as stranger:
+        seen.clear()
+        stranger.send(
+            Message(
+                message_type=MessageType.SIGNAL,
+                destination=service.unique_name,
+                path="/org/freedesktop/DBus",
+                interface=dbus,
+                member="NameOwnerChanged",
+                signature="sss",
+                body=[":1.0", ":1.0", ""],
+            )
+        )
+        await asyncio.to_thread(stranger.call, dbus, "/", dbus, "GetId")
+        assert await is_alive(service)
+    assert not [signal for signal in seen if signal.body[0] == ":1.0"]
+
+
+@pytest.mark.parametrize("member", ["Anything", "Fails"])
+async def test_who_expects_no_reply_gets_none(bus: PrivateBus, service: DBus, member: str) -> None:
+    answered: list[str] = []
+
+    async def handler(call: Call) -> Reply:
+        answered.append(call.member)
+        if call.member == "Fails":
+            raise KeyError(call.member)
+        return Reply()
+
+    service.serve(handler)
+    with Stranger(bus.address) as stranger:
+        stranger.send(a_call(member=member, flags=MessageFlag.NO_REPLY_EXPECTED))
+        serial = stranger.send(a_call(member="Anything"))
+        replies = await asyncio.to_thread(stranger.replies, 1)
+    assert [reply.reply_serial for reply in replies] == [serial]
+    assert answered == [member, "Anything"]
+
+
+def a_call(
+    signature: str = "", body: list[object] | None = None, *, member: str = "Echo", flags: MessageFlag = MessageFlag.NONE
+) -> Message:
+    return Message(
+        destination=TEST_NAME,
+        path="/",
+        interface=INTERFACE,
+        member=member,
+        signature=signature,
+        body=body or [],
+        flags=flags,
+    )
+
+
+def a_call_with_integers(count: int) -> bytes:
+    """Made by hand: dbus-next would take its time here, too."""
+    message = a_call("ai", [[1]])
+    message.serial = 4242
+    head = bytearray(message._marshall()[:-8])  # type: ignore[no-untyped-call]
+    struct.pack_into("<I", head, 4, 4 + 4 * count)
+    return bytes(head) + struct.pack("<I", 4 * count) + b"\1\0\0\0" * count

@@ -56,43 +56,68 @@ class Gate:
             await self._ask(sender, action, details, interactive=interactive)
 
     async def _ask(self, sender: str, action: str, details: Mapping[str, str], *, interactive: bool) -> None:
-        cancellation = f"gpuhandoff-{os.getpid()}-{next(self._numbers)}"
-        left = False
+        departed = asyncio.Event()
 
-        def departed(signal: Signal) -> None:
-            nonlocal left
+        def changed(signal: Signal) -> None:
             if signal.body[2] == "":
-                left = True
-                self._cancel(cancellation)
+                departed.set()
 
-        unwatch = await self._bus.subscribe(Match(DBUS, "NameOwnerChanged", sender=DBUS, arg0=sender), departed)
+        try:
+            unwatch = await self._bus.subscribe(Match(DBUS, "NameOwnerChanged", sender=DBUS, arg0=sender), changed)
+        except RemoteError as error:
+            raise AccessDeniedError("The message bus cannot be asked who is calling.") from error
         try:
             await self.uid(sender)  # it may have left before we listened
-            subject = ["system-bus-name", {"name": Variant("s", sender)}]
-            flags = _ALLOW_INTERACTION if interactive else 0
-            ((authorized, challenge, _),) = await self._bus.call(
-                POLKIT,
-                AUTHORITY_PATH,
-                AUTHORITY,
-                "CheckAuthorization",
-                "(sa{sv})sa{ss}us",
-                (subject, action, dict(details), flags, cancellation),
-                timeout=math.inf,
-            )
+            authorized, challenge, hints = await self._check(sender, action, details, departed, interactive=interactive)
         except RemoteError as error:
-            if left:
-                raise AccessDeniedError("The caller has left the bus.") from error
             await self._without_polkit(sender, action, error)
             return
         finally:
             unwatch()
-        if left:
-            raise AccessDeniedError("The caller has left the bus.")
         if authorized:
             return
         if challenge and not interactive:
             raise AuthorizationRequiredError(f"{action} needs a password, and this call does not allow asking for one.")
+        if hints.get("polkit.dismissed"):
+            raise AccessDeniedError(f"The password prompt was dismissed ({action}).")
+        if challenge:
+            raise AccessDeniedError(f"{action} needs a password, and nobody could be asked for it.")
         raise AccessDeniedError(f"You are not allowed to do this ({action}).")
+
+    async def _check(
+        self, sender: str, action: str, details: Mapping[str, str], departed: asyncio.Event, *, interactive: bool
+    ) -> tuple[bool, bool, Mapping[str, str]]:
+        """Return polkit's answer: authorized, challenge, hints. Raises AccessDeniedError once the caller has left."""
+        cancellation = f"gpuhandoff-{os.getpid()}-{next(self._numbers)}"
+        call = self._bus.call(
+            POLKIT,
+            AUTHORITY_PATH,
+            AUTHORITY,
+            "CheckAuthorization",
+            "(sa{sv})sa{ss}us",
+            (
+                ["system-bus-name", {"name": Variant("s", sender)}],
+                action,
+                dict(details),
+                _ALLOW_INTERACTION if interactive else 0,
+                cancellation,
+            ),
+            timeout=math.inf,
+        )
+        check = asyncio.ensure_future(call)
+        leaving = asyncio.create_task(departed.wait())
+        try:
+            await asyncio.wait({check, leaving}, return_when=asyncio.FIRST_COMPLETED)
+        finally:
+            leaving.cancel()
+            if not check.done():
+                check.cancel()
+                self._cancel(cancellation)
+        if departed.is_set():
+            await asyncio.gather(check, return_exceptions=True)
+            raise AccessDeniedError("The caller has left the bus.")
+        ((authorized, challenge, hints),) = await check
+        return bool(authorized), bool(challenge), hints
 
     async def _without_polkit(self, sender: str, action: str, error: RemoteError) -> None:
         """Root works without polkit, nobody else does."""

@@ -13,6 +13,7 @@ from gpuhandoff.errors import (
     PropertyReadOnlyError,
     UnknownMethodError,
     UnknownPropertyError,
+    UnsupportedError,
 )
 from gpuhandoff.messages import Body, Bus, Call, Reply, Signal, Variant
 from gpuhandoff.names import ROOT_PATH
@@ -47,7 +48,7 @@ class ObjectTree:
             (PROPERTIES, "Set"): self._set,
             (INTROSPECTABLE, "Introspect"): self._introspect,
             (PEER, "Ping"): lambda _: (),
-            (PEER, "GetMachineId"): lambda _: (Path("/etc/machine-id").read_text().strip(),),
+            (PEER, "GetMachineId"): lambda _: (_machine_id(),),
             (OBJECT_MANAGER, "GetManagedObjects"): self._managed,
         }
 
@@ -93,8 +94,10 @@ class ObjectTree:
             for name, value in changed.items()
             if declared[name].emits == "true"
         }
-        if announced:
-            self._bus.emit(Signal(path, PROPERTIES, "PropertiesChanged", "sa{sv}as", (interface, announced, [])))
+        invalidated = [name for name in changed if declared[name].emits == "invalidates"]
+        if announced or invalidated:
+            body = (interface, announced, invalidated)
+            self._bus.emit(Signal(path, PROPERTIES, "PropertiesChanged", "sa{sv}as", body))
 
     def withdraw(self, path: str) -> None:
         """Show an object no longer."""
@@ -174,3 +177,10 @@ class ObjectTree:
 
     def _managed(self, _: Call) -> Body:
         return ({path: {name: self._variants(path, name) for name in self._names(path)} for path in self._objects},)
+
+
+def _machine_id() -> str:
+    try:
+        return Path("/etc/machine-id").read_text().strip()
+    except OSError as error:
+        raise UnsupportedError("This machine has no /etc/machine-id.") from error

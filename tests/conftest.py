@@ -1,18 +1,63 @@
-"""For all tests: in CI a skipped test is a failed one."""
+"""For all tests: in CI a skipped test is a failed one, and no test leaves processes or descriptors behind."""
 
 from __future__ import annotations
 
+import gc
 import os
-from collections.abc import Iterator
+from collections.abc import Generator, Iterator
 
+import psutil
 import pytest
 
+KILLED_INSIDE = ("tests/simulated/", "tests/unit/test_runner.py")
+"""Here daemons are killed inside the test's own process, which keeps the descriptors that a real one would lose."""
 
-@pytest.hookimpl(hookwrapper=True)
-def pytest_runtest_makereport(item: pytest.Item) -> Iterator[None]:
+
+@pytest.hookimpl(wrapper=True)
+def pytest_runtest_makereport(item: pytest.Item) -> Generator[None, pytest.TestReport, pytest.TestReport]:
     """Turn skips into failures where CI is set."""
-    outcome = yield
-    report = outcome.get_result()  # type: ignore[attr-defined]  # pluggy's result
+    report = yield
     if report.skipped and os.environ.get("CI") and not hasattr(report, "wasxfail"):
         report.outcome = "failed"
         report.longrepr = f"{item.nodeid} was skipped: {report.longrepr}"
+    return report
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_make_collect_report(collector: pytest.Collector) -> Generator[None, pytest.CollectReport, pytest.CollectReport]:
+    """The same for files that skip themselves as a whole."""
+    report = yield
+    if report.skipped and os.environ.get("CI"):
+        report.outcome = "failed"
+        report.longrepr = f"{collector.nodeid} was skipped: {report.longrepr}"
+    return report
+
+
+@pytest.fixture(autouse=True)
+def _nothing_stays(request: pytest.FixtureRequest) -> Iterator[None]:
+    """Fail a test that leaves processes or open descriptors."""
+    if request.node.nodeid.startswith("tests/vm/"):  # its machines stay for the next test
+        yield
+        return
+    children, descriptors = _children(), _descriptors()
+    yield
+    if (_children(), _descriptors()) != (children, descriptors):
+        gc.collect()  # what only the garbage collector closes is no leak
+    assert _children() <= children, "processes were left behind"
+    if not request.node.nodeid.startswith(KILLED_INSIDE):
+        left = {number: target for number, target in _descriptors().items() if number not in descriptors}
+        assert not left, "descriptors were left open"
+
+
+def _children() -> set[tuple[int, str]]:
+    return {(one.pid, one.name()) for one in psutil.Process().children()}
+
+
+def _descriptors() -> dict[str, str]:
+    found = {}
+    for number in os.listdir("/proc/self/fd"):
+        try:
+            found[number] = os.readlink(f"/proc/self/fd/{number}")
+        except FileNotFoundError:  # the one that listed them
+            continue
+    return found

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Awaitable, Callable, Mapping
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -112,7 +113,9 @@ class ObjectTree:
     async def answer(self, call: Call) -> Reply:
         """Answer one call, or raise ProblemError."""
         known = {**interfaces(), **standard_interfaces()}
-        interface = call.interface or self._find_interface(call)
+        if not call.interface:
+            call = replace(call, interface=self._find_interface(call))
+        interface = call.interface
         method = known[interface].methods.get(call.member) if interface in known else None
         if method is None or not self._has(call.path, interface):
             raise UnknownMethodError(f"There is no method {quote(call.member)} in {quote(interface)} at {quote(call.path)}.")

@@ -41,6 +41,7 @@ class BenchHost:
         if self.run("systemctl start gpuhandoffd", timeout=90, check=False).status:
             raise AssertionError(f"the daemon does not start:\n{self.log()}")
         # Started by the bus on first use, as in any desktop; here before the first snapshot.
+        self.wait_for_desktop()
         self.run("systemctl start polkit; udevadm settle; systemctl is-system-running --wait", check=False)
         self.machine.save(READY)
 
@@ -64,8 +65,18 @@ class BenchHost:
         return self.call("Handoff", gpu or self.layout.gpu, str(len(words) // 3), *words, signature="sa{sv}", check=check)
 
     def reclaim(self, *, check: bool = True) -> Done:
-        """Call Reclaim."""
-        return self.call("Reclaim", self.layout.gpu, "0", signature="sa{sv}", check=check)
+        """Call Reclaim, and wait for the desktop that it starts."""
+        done = self.call("Reclaim", self.layout.gpu, "0", signature="sa{sv}", check=check)
+        if self.layout.ends_desktop and not done.status:
+            self.wait_for_desktop()
+        return done
+
+    def wait_for_desktop(self) -> None:
+        """Wait until a compositor has opened the card that shows the desktop, and everything else has settled."""
+        self.run(
+            "for i in $(seq 100); do ls -l /proc/$(pgrep -xo weston)/fd 2>/dev/null | grep -q /dev/dri/card"
+            " && pgrep weston-desktop >/dev/null && break; sleep 0.2; done; udevadm settle; sleep 1"
+        )
 
     def status(self) -> dict[str, Any]:
         """Return Status of the layout's GPU, without the D-Bus types."""

@@ -7,7 +7,7 @@ from collections.abc import Iterator
 import pytest
 
 from tests.vm.bench_host import BenchHost
-from tests.vm.hosts import DUAL, SINGLE, Layout
+from tests.vm.hosts import DUAL, SHARED, SINGLE, Layout
 
 _booted: dict[str, BenchHost] = {}
 
@@ -42,6 +42,12 @@ def single() -> BenchHost:
     return _host(SINGLE)
 
 
+@pytest.fixture
+def shared() -> BenchHost:
+    """The host whose second GPU shares its IOMMU group with a network card."""
+    return _host(SHARED)
+
+
 @pytest.fixture(params=[DUAL, SINGLE], ids=lambda layout: str(layout.name))
 def host(request: pytest.FixtureRequest) -> BenchHost:
     """Both, one after the other."""
@@ -51,8 +57,9 @@ def host(request: pytest.FixtureRequest) -> BenchHost:
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     """Run all tests of a host together: it boots once."""
 
-    def which(item: pytest.Item) -> bool:
-        return "single" in item.name or "single" in getattr(item, "fixturenames", ())
+    def which(item: pytest.Item) -> int:
+        names = [item.name, *getattr(item, "fixturenames", ())]
+        return next((place for place, one in enumerate(("shared", "single")) if any(one in name for name in names)), -1)
 
     items.sort(key=which)
 

@@ -42,4 +42,5 @@ class Layout:
 
 
 SINGLE = Layout("single", SINGLE_CARD, ("0000:01:00.0", "0000:01:00.1", "0000:01:00.2"), ends_desktop=True)
-DUAL = Layout("dual", (*SINGLE_CARD, *SECOND_CARD, *SHARED_GROUP), ("0000:02:00.0", "0000:02:00.1"), ends_desktop=False)
+DUAL = Layout("dual", (*SINGLE_CARD, *SECOND_CARD), ("0000:02:00.0", "0000:02:00.1"), ends_desktop=False)
+SHARED = Layout("shared", (*SINGLE_CARD, *SHARED_GROUP), ("0000:04:01.0",), ends_desktop=False)

@@ -69,7 +69,7 @@ def test_transparent_pages_and_quiet(dual: BenchHost) -> None:
 def test_moves_of_others_are_announced_and_seen(dual: BenchHost) -> None:
     sound = dual.layout.functions[1]
     watching = dual.machine.agent.start(
-        "timeout 20 busctl --system monitor --json=short org.gpuhandoff.Manager > /tmp/signals 2>&1"
+        "timeout 8 busctl --system monitor --json=short org.gpuhandoff.Manager > /tmp/signals 2>&1"
     )
     dual.run("while ! grep -q . /tmp/signals; do sleep 0.1; done", check=False, timeout=10)
     dual.run(f"echo {sound} > /sys/bus/pci/drivers/snd_hda_intel/unbind")

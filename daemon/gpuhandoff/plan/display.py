@@ -29,9 +29,13 @@ def drives_display(world: World, gpu: Gpu) -> bool:
     if sessions_shown(world, gpu):
         return True
     manager = world.display_manager
-    return manager is not None and any(
-        _shows(holder) and (holder.seat_service or holder.unit == manager.name) for holder in gpu.holders
-    )
+    if manager is None:
+        return False
+    if any(_shows(holder) and (holder.seat_service or holder.unit == manager.name) for holder in gpu.holders):
+        return True
+    # A display manager that has just been started has not opened its GPU yet: it will open the one with the console.
+    nobody = not any(_shows(holder) for one in world.gpus for holder in one.holders)
+    return manager.is_active and nobody and (bool(gpu.consoles) or len(world.gpus) == 1) and not gpu.on_vfio
 
 
 def ends_with_display(world: World, gpu: Gpu, holder: Holder) -> bool:

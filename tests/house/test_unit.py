@@ -1,0 +1,82 @@
+"""The systemd unit: right, tight, and open exactly where the steps write."""
+
+from __future__ import annotations
+
+import ast
+import re
+import subprocess
+from configparser import ConfigParser
+from pathlib import Path
+
+import pytest
+
+from gpuhandoff import names
+
+ROOT = Path(__file__).parents[2]
+UNIT = ROOT / "systemd/gpuhandoffd.service"
+READ_ONLY = {"/proc/meminfo"}
+"""What steps only read, outside the paths that the unit opens."""
+
+
+def directives(section: str = "Service") -> dict[str, str]:
+    """Return a section's directives; of one that is given twice, the last."""
+    parser = ConfigParser(strict=False, interpolation=None, comment_prefixes="#", delimiters="=")
+    parser.optionxform = str  # type: ignore[method-assign,assignment]  # the documented way to keep upper case
+    parser.read(UNIT)
+    return dict(parser[section])
+
+
+def analyze(*arguments: str) -> subprocess.CompletedProcess[str]:
+    """Run systemd-analyze."""
+    return subprocess.run(["systemd-analyze", *arguments], capture_output=True, text=True, check=False)
+
+
+def test_it_is_valid(tmp_path: Path) -> None:
+    unit = tmp_path / UNIT.name
+    unit.write_text(re.sub(r"^ExecStart=.*", "ExecStart=/bin/true", UNIT.read_text(), flags=re.MULTILINE))
+    done = analyze("verify", "--man=no", str(unit))
+    assert (done.returncode, done.stderr) == (0, "")
+
+
+def test_it_is_tight() -> None:
+    done = analyze("security", "--offline=true", "--no-pager", str(UNIT))
+    exposure = re.search(r"Overall exposure level for \S+: ([0-9.]+)", done.stdout)
+    assert exposure is not None, done.stderr
+    assert float(exposure[1]) <= 3.5
+
+
+def test_it_has_the_names_that_the_daemon_has() -> None:
+    service = directives()
+    assert service["BusName"] == names.BUS_NAME
+    assert f"/run/{service['RuntimeDirectory']}" == names.RUNTIME_DIRECTORY
+    assert f"/var/lib/{service['StateDirectory']}" == names.STATE_DIRECTORY
+    assert f"/etc/{service['ConfigurationDirectory']}/" in names.CONFIGURATION_FILE
+
+
+def test_the_bus_starts_the_same_unit() -> None:
+    activation = (ROOT / "dbus/org.gpuhandoff.Manager.service").read_text()
+    assert f"Name={names.BUS_NAME}\n" in activation
+    assert f"SystemdService={UNIT.name}\n" in activation
+    assert f"Exec={directives()['ExecStart']}\n" in activation
+
+
+def test_a_gpu_that_is_away_outlives_the_daemon() -> None:
+    assert directives()["RuntimeDirectoryPreserve"] == "yes"
+    assert directives("Unit")["IgnoreOnIsolate"] == "yes"
+
+
+def test_children_inside_the_kernel_are_never_killed() -> None:
+    assert directives()["KillMode"] == "process"
+
+
+@pytest.mark.parametrize("step", sorted((ROOT / "daemon/gpuhandoff/steps").glob("*.py")), ids=lambda path: str(path.stem))
+def test_steps_write_where_the_unit_lets_them(step: Path) -> None:
+    assert "ProtectControlGroups" not in directives()
+    # Links of /sys/class lead to /sys/devices.
+    open_paths = (*directives()["ReadWritePaths"].split(), "/sys/class", "/sys/fs/cgroup")
+    mentioned = {
+        node.value
+        for node in ast.walk(ast.parse(step.read_text()))
+        if isinstance(node, ast.Constant) and isinstance(node.value, str) and re.match(r"/(sys|proc)/", node.value)
+    }
+    assert not [path for path in mentioned - READ_ONLY if not path.startswith(open_paths)]

@@ -32,9 +32,12 @@ class ReleaseFunctions:
     volatile = False
 
     async def capture(self, host: Host, arguments: Json) -> Json:
-        """Remember override and driver of every function."""
-        overrides = {address: await read_override(host, address) for address in arguments["functions"]}
-        return {"overrides": overrides, "drivers": {one: driver_of(host, one) or "" for one in arguments["functions"]}}
+        """Remember override and driver of every function, and which of the modules are still to be loaded."""
+        return {
+            "overrides": {address: await read_override(host, address) for address in arguments["functions"]},
+            "drivers": {address: driver_of(host, address) or "" for address in arguments["functions"]},
+            "modules": [name for name in arguments["modules"] if not host.kernel.exists(f"/sys/module/{name}")],
+        }
 
     async def apply(self, host: Host, arguments: Json, saved: Json) -> None:
         """Release consumers first, probe the display function first."""
@@ -58,7 +61,7 @@ class ReleaseFunctions:
             raise RolledBackError(f"{display} was released from vfio-pci, but {why}.")
 
     async def undo(self, host: Host, arguments: Json, saved: Json) -> None:
-        """Give the functions back to whom they were with."""
+        """Give the functions back to whom they were with. What modprobe found by modalias stays, with nothing to drive."""
         for address in sorted(arguments["functions"], reverse=True):
             await write_override(host, address, saved["drivers"][address] or saved["overrides"][address])
             was = saved["drivers"][address]
@@ -67,6 +70,9 @@ class ReleaseFunctions:
                 if was:
                     await probe(host, address, was)
             await write_override(host, address, saved["overrides"][address])
+        for name in reversed(saved["modules"]):
+            with contextlib.suppress(OSError):  # gone, or somebody else uses it by now
+                await host.kernel.remove_module(name)
 
     async def holds(self, host: Host, arguments: Json, saved: Json) -> bool:
         """Tell whether no function is on vfio-pci."""

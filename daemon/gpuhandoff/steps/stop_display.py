@@ -7,6 +7,7 @@ import logging
 from gpuhandoff.errors import InUseError
 from gpuhandoff.host import Host, OpenNode
 from gpuhandoff.model.plan import Json
+from gpuhandoff.model.world import Process
 from gpuhandoff.steps.holders import end, is_seat_service, name_open, wait_free
 
 STOP_TIMEOUT = 100.0
@@ -34,7 +35,12 @@ class StopDisplay:
         sessions = [session for session in await host.logins.sessions() if session.id in arguments["sessions"]]
         groups = {session.scope for session in sessions if session.scope}
         groups |= {f"user@{session.uid}.service" for session in sessions}
-        return {"active": unit is not None and unit.is_active, "groups": sorted(groups)}
+        holding = await host.processes.holding(list(arguments["nodes"]))
+        return {
+            "active": unit is not None and unit.is_active,
+            "groups": sorted(groups),
+            "processes": [[one.process.pid, one.process.start_time] for one in holding if _inside(one.process, groups)],
+        }
 
     async def apply(self, host: Host, arguments: Json, saved: Json) -> None:
         """Stop the display manager, end the sessions, end what of them still has the GPU open."""
@@ -44,13 +50,19 @@ class StopDisplay:
         await self._end_leftovers(host, list(arguments["nodes"]), set(saved["groups"]))
 
     async def undo(self, host: Host, arguments: Json, saved: Json) -> None:
-        """Start the display manager once, if it ran; its start limit may be used up (peers' pain 14 and 34)."""
+        """Start the display manager once, if it ran; its start limit may be used up (peers' pain 14 and 34).
+
+        An apply that ran in part may have left a compositor without its session: a second one could show nothing beside it.
+        """
         name = str(arguments["display_manager"])
         if not saved["active"]:
             return
         unit = await host.units.unit(name)
         if unit is not None and unit.active_state == "active":
             return
+        await self._terminate(host, arguments)
+        holding = await host.processes.holding(list(arguments["nodes"]))
+        await end(host, [p for one in holding if [(p := one.process).pid, p.start_time] in saved["processes"]])
         await host.units.reset_failed(name)
         await host.units.start(name, timeout=START_TIMEOUT)
 
@@ -67,7 +79,7 @@ class StopDisplay:
         """
 
         def of_session(one: OpenNode) -> bool:
-            return is_seat_service(one.process) or not groups.isdisjoint(one.process.cgroup.split("/"))
+            return is_seat_service(one.process) or _inside(one.process, groups)
 
         holding = await wait_free(host, nodes, timeout=LEFTOVER_GRACE, of=of_session)
         for _ in range(ROUNDS):
@@ -81,12 +93,20 @@ class StopDisplay:
 
     async def _end_sessions(self, host: Host, arguments: Json) -> None:
         """Those that the display manager's end has not ended: it abandons session scopes (KillUserProcesses=no)."""
-        wanted = set(arguments["sessions"])
-        left = [session for session in await host.logins.sessions() if session.id in wanted]
-        for session in left:
-            if session.state != "closing":
-                await host.logins.terminate(session.id)
-        closing = [session.id for session in left]
+        closing = await self._terminate(host, arguments)
         if closing and not await host.logins.wait_removed(closing, timeout=SESSION_TIMEOUT):
             # A session may stay in `closing` for ever (systemd#20397): what counts is who has the GPU open.
             log.warning("sessions %s do not close", ", ".join(closing))
+
+    async def _terminate(self, host: Host, arguments: Json) -> list[str]:
+        """Terminate those of the sessions that are still there; return their ids."""
+        left = [session for session in await host.logins.sessions() if session.id in arguments["sessions"]]
+        for session in left:
+            if session.state != "closing":
+                await host.logins.terminate(session.id)
+        return [session.id for session in left]
+
+
+def _inside(process: Process, groups: set[str]) -> bool:
+    """Tell whether a process is in one of these units."""
+    return not groups.isdisjoint(process.cgroup.split("/"))

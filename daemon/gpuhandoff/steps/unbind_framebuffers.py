@@ -11,6 +11,7 @@ import errno
 from gpuhandoff.host import Host
 from gpuhandoff.model.plan import Json
 
+DEVICES = "/sys/bus/platform/devices"
 DRIVERS = "/sys/bus/platform/drivers"
 _GONE = {errno.ENODEV, errno.ENOENT}
 
@@ -43,7 +44,7 @@ class UnbindFramebuffers:
 
 
 def _bound(host: Host, one: Json) -> bool:
-    return host.kernel.exists(f"{DRIVERS}/{one['driver']}/{one['device']}")
+    return host.kernel.link(f"{DEVICES}/{one['device']}/driver") == str(one["driver"])
 
 
 async def _write(host: Host, one: Json, what: str) -> None:

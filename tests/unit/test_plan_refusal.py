@@ -36,7 +36,6 @@ WORLD = World(
     modules=(Module("nvidia", 0), Module("nvidia_drm", 0)),
     available_modules=frozenset({"vfio_pci", "nvidia", "nvidia_drm"}),
     sessions=(ALICE,),
-    display_manager=Unit("sddm.service", "active"),
     online_cpus=frozenset(range(8)),
     memory_total=32 << 30,
     memory_available=16 << 30,
@@ -114,6 +113,13 @@ def test_ending_the_desktop_needs_consent_and_says_whose() -> None:
     assert isinstance(problem, NeedsConsentError)
     assert "alice" in problem.message
     assert "stop-display" in problem.message
+
+
+def test_a_display_manager_that_has_not_opened_its_only_gpu_yet_counts() -> None:
+    starting = replace(WORLD, display_manager=Unit("sddm.service", "activating"))
+    assert isinstance(refuse(starting, GPU), NeedsConsentError)
+    plan = plan_handoff(starting, GPU, Options(stop_display=True), HostSettings())
+    assert "stop-display" in [step.name for step in plan.steps]
 
 
 def test_a_cpu_that_is_not_there() -> None:

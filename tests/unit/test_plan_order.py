@@ -79,6 +79,16 @@ def test_the_display_stops_exactly_when_the_gpu_drives_it(world: World, wishes: 
 
 
 @given(worlds(), options())
+def test_consoles_are_left_alone_when_the_configuration_says_so(world: World, wishes: Options) -> None:
+    try:
+        plan = plan_handoff(world, world.gpus[0], wishes, HostSettings(consoles="leave"))
+    except ProblemError:
+        assume(False)
+        raise
+    assert step(plan, "unbind-consoles") is None
+
+
+@given(worlds(), options())
 def test_all_functions_are_claimed_and_bound_together(world: World, wishes: Options) -> None:
     plan = planned(world, wishes)
     functions = [str(one.address) for one in world.gpus[0].functions]

@@ -116,8 +116,9 @@ class BenchHost:
 
 
 def package() -> Path:
-    """Return the package under test, named by `./run vm-test`."""
-    return Path(os.environ["GPUHANDOFF_DEB"])
+    """Return the package under test: the one that `./run vm-test` names, else the last that `./run deb` built."""
+    given = os.environ.get("GPUHANDOFF_DEB")
+    return Path(given) if given else max((HERE.parents[1] / "build").glob("gpuhandoff_*.deb"))
 
 
 def difference(before: Snapshot, after: Snapshot) -> list[str]:

@@ -50,7 +50,10 @@ class Machine:
             *("-drive", f"if=pflash,format=raw,readonly=on,file={OVMF / 'OVMF_CODE_4M.fd'}"),
             *("-drive", f"if=pflash,format=qcow2,file={self.directory / 'vars.qcow2'}"),
             *("-kernel", str(image.kernel), "-initrd", str(image.initrd)),
-            *("-append", "root=LABEL=root rw intel_iommu=on console=tty0 console=ttyS0 quiet mitigations=off clocksource=hpet"),
+            *(
+                "-append",
+                "root=LABEL=root rw intel_iommu=on console=tty0 console=ttyS0 quiet mitigations=off clocksource=hpet",
+            ),
             *("-serial", f"file:{self.directory / 'serial.log'}"),
             *("-qmp", f"unix:{self.directory / 'qmp'},server=on,wait=off"),
             *("-drive", f"if=none,id=disk,format=qcow2,file={disk},cache=unsafe"),

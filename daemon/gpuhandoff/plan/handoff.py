@@ -23,8 +23,9 @@ CONFINED_UNITS = ("init.scope", "system.slice", "user.slice")
 def plan_handoff(world: World, gpu: Gpu, options: Options, settings: HostSettings) -> Plan:
     """Return the steps that lend `gpu` to a guest, or raise the reason why it cannot be (ProblemError)."""
     refuse_handoff(world, gpu, options)
-    steps = (*_leave_host(world, gpu, options, settings), *_move(world, gpu), *_make_room(world, options, settings))
-    return Plan(Operation.HANDOFF, gpu.address, steps)
+    leave = _leave_host(world, gpu, options, settings)
+    move = _move(world, gpu, settings)
+    return Plan(Operation.HANDOFF, gpu.address, (*leave, *move, *_make_room(world, options, settings)))
 
 
 def device_nodes(gpu: Gpu) -> list[str]:
@@ -75,7 +76,7 @@ def _stop_display(world: World, gpu: Gpu) -> PlannedStep:
     )
 
 
-def _move(world: World, gpu: Gpu) -> Iterator[PlannedStep]:
+def _move(world: World, gpu: Gpu, settings: HostSettings) -> Iterator[PlannedStep]:
     functions = [str(function.address) for function in gpu.functions]
     listed = ", ".join(functions)
     port = str(gpu.upstream_port) if gpu.upstream_port else ""
@@ -83,7 +84,7 @@ def _move(world: World, gpu: Gpu) -> Iterator[PlannedStep]:
         "claim-functions", {"functions": functions, "port": port}, f"reserve {listed} for vfio-pci, keep it powered"
     )
     consoles = [console.name for console in gpu.consoles if console.bound]
-    if consoles:
+    if consoles and settings.consoles == "auto":
         yield PlannedStep(
             "unbind-consoles", {"consoles": consoles}, f"detach the text console {', '.join(consoles)}", "text consoles"
         )

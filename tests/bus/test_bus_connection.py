@@ -249,8 +249,9 @@ async def test_a_bus_that_hangs_up_at_once_is_told() -> None:
         accepted, _ = listening.accept()
         accepted.recv(100)
         accepted.close()
-        with pytest.raises(RemoteError) as caught:
-            await attempt
+        async with asyncio.timeout(5):
+            with pytest.raises(RemoteError) as caught:
+                await attempt
         assert caught.value.name == DISCONNECTED
 
 

@@ -22,7 +22,7 @@ from gpuhandoff.service.jobs import Job, Jobs
 from gpuhandoff.service.leases import Leases
 from gpuhandoff.service.manager import Manager
 from gpuhandoff.service.moves import Moves
-from gpuhandoff.service.objects import ObjectTree
+from gpuhandoff.service.objects import ApiMismatchError, ObjectTree
 from gpuhandoff.steps import make_steps
 from gpuhandoff.transaction.journal import JournalDirectory
 from gpuhandoff.transaction.recovery import Recovery
@@ -146,7 +146,10 @@ async def serve(setting: Setting, *, ready: Callable[[str], None], stopping: asy
     try:
         await daemon.start()
     except RemoteError as error:
-        log.error("cannot own %s on the bus: %s", BUS_NAME, error.message)
+        log.error("cannot serve %s: %s", BUS_NAME, error.message)
+        return 1
+    except ApiMismatchError as error:
+        log.critical("not starting: %s", error)
         return 1
     ready(daemon.summary())
     lost = asyncio.create_task(setting.bus.wait_closed())

@@ -40,22 +40,27 @@ async def run(connection: Connection, terminal: Terminal, arguments: argparse.Na
 
 
 async def _command(terminal: Terminal, program: list[str]) -> int:
-    try:
-        process = await asyncio.create_subprocess_exec(*program)
-    except OSError as error:
-        terminal.error(f"{program[0]} cannot be run: {error.strerror}.")
-        return Exit.CANNOT_RUN
     loop = asyncio.get_running_loop()
+    process: asyncio.subprocess.Process | None = None
+    early: list[int] = []
 
     def pass_on(number: int) -> None:
-        # Ctrl-C and Ctrl-\ of our terminal have reached the command, too: it is in the same process group.
-        if process.returncode is None and not (number in FROM_TERMINAL and _in_foreground()):
+        # Ctrl-C and Ctrl-\ of our terminal reach the command, too: it is in the same process group.
+        if process is None:
+            early.append(number)
+        elif process.returncode is None and not (number in FROM_TERMINAL and _in_foreground()):
             process.send_signal(number)
 
     for number in PASSED_ON:
         loop.add_signal_handler(number, pass_on, number)
     try:
+        process = await asyncio.create_subprocess_exec(*program)
+        for early_one in early:
+            process.send_signal(early_one)
         status = await process.wait()
+    except OSError as error:
+        terminal.error(f"{program[0]} cannot be run: {error.strerror}.")
+        return Exit.CANNOT_RUN
     finally:
         for number in PASSED_ON:
             loop.remove_signal_handler(number)

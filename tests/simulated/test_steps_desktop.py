@@ -1,0 +1,337 @@
+"""The steps before the driver goes: the inhibitor, the desktop, services, whoever else has the GPU open."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import re
+
+import pytest
+
+from gpuhandoff.errors import InUseError, TimedOutError
+from gpuhandoff.host.units import UnitJobError
+from gpuhandoff.simulation.clock import in_virtual_time
+from gpuhandoff.simulation.faults import hang, lie
+from gpuhandoff.simulation.machine import SimulatedMachine
+from gpuhandoff.simulation.process import SimulatedProcess
+from gpuhandoff.simulation.scenarios import GPU, SECOND_GPU, igpu_dgpu, single_nvidia
+from gpuhandoff.simulation.sessions import Compositor
+from gpuhandoff.simulation.snapshot import differences
+from gpuhandoff.simulation.units import Program, SimulatedUnit
+from tests.support.step_cases import settle, stop_display, stop_services
+from tests.support.steps import StepBench
+
+WHY = {"gpu": GPU, "why": "a card is lent to win11"}
+CARD = "/dev/dri/card0"
+RENDER = "/dev/dri/renderD129"
+
+
+def now() -> float:
+    return asyncio.get_running_loop().time()
+
+
+def orders(machine: SimulatedMachine, kind: str = "job") -> list[str]:
+    """What was asked of the machine: "stop sddm.service"."""
+    return [f"{one.detail} {one.target}" for one in machine.faults.log if one.kind == kind]
+
+
+def compositor(machine: SimulatedMachine) -> SimulatedProcess:
+    """Alice's, not the greeter's."""
+    return next(one for one in machine.processes.named("kwin_wayland") if one.uid == 1000)
+
+
+# inhibit-sleep
+
+
+@in_virtual_time
+async def test_the_inhibitor_is_a_block_with_a_reason_and_goes_with_undo() -> None:
+    bench = await StepBench.of(await igpu_dgpu())
+    begun = await bench.apply("inhibit-sleep", WHY)
+    await bench.step("inhibit-sleep").apply(bench.host, begun.arguments, begun.saved)
+    (one,) = bench.machine.logind.inhibitors.values()
+    assert (one.what, one.who, one.why, one.mode) == ("sleep:handle-lid-switch", "gpuhandoff", WHY["why"], "block")
+    assert await bench.holds()
+    await bench.undo_latest()  # another daemon's: has nothing to let go of
+    assert await bench.holds()
+    for _ in range(2):
+        await bench.step("inhibit-sleep").undo(bench.host, begun.arguments, begun.saved)
+    await asyncio.sleep(0.1)
+    assert not await bench.holds()
+    assert bench.machine.logind.inhibitors == {}
+
+
+@in_virtual_time
+async def test_each_gpu_has_its_inhibitor() -> None:
+    bench = await StepBench.of(await igpu_dgpu())
+    first = await bench.apply("inhibit-sleep", WHY)
+    second = await bench.apply("inhibit-sleep", {**WHY, "gpu": SECOND_GPU})
+    await bench.step("inhibit-sleep").undo(bench.host, first.arguments, {})
+    await asyncio.sleep(0.1)
+    assert len(bench.machine.logind.inhibitors) == 1
+    await bench.step("inhibit-sleep").undo(bench.host, second.arguments, {})
+    await asyncio.sleep(0.1)
+
+
+@in_virtual_time
+async def test_a_machine_without_logind_is_told_of_and_carried_on_with(caplog: pytest.LogCaptureFixture) -> None:
+    bench = StepBench(await igpu_dgpu())
+    bench.host = bench.new_host()
+    await bench.apply("inhibit-sleep", WHY)
+    assert "sleep cannot be inhibited" in caplog.text
+    assert not await bench.holds()
+    await bench.undo()
+
+
+@in_virtual_time
+async def test_an_inhibitor_that_comes_too_late_is_let_go_of() -> None:
+    bench = await StepBench.of(await igpu_dgpu())
+    answer = asyncio.Event()
+    bench.machine.faults.set(hang(answer), target="Inhibit")
+    task = asyncio.create_task(bench.apply("inhibit-sleep", WHY))
+    await asyncio.sleep(1)
+    task.cancel()
+    await asyncio.sleep(1)
+    answer.set()
+    with pytest.raises(asyncio.CancelledError):
+        await task
+    await asyncio.sleep(0.1)
+    assert bench.machine.logind.inhibitors == {}
+
+
+# stop-display
+
+
+@in_virtual_time
+async def test_a_display_manager_that_refuses_is_named_and_left_running() -> None:
+    bench = await StepBench.of(await single_nvidia())
+    before = bench.machine.snapshot()
+    bench.machine.faults.set(lie("failed"), kind="job", target="sddm.service", detail="stop")
+    with pytest.raises(UnitJobError, match=r"sddm\.service could not be stopped.*systemctl status sddm\.service"):
+        await bench.apply("stop-display", stop_display(bench.machine))
+    await bench.undo()
+    assert differences(before, bench.machine.snapshot()) == []
+    assert orders(bench.machine) == ["stop sddm.service"]
+
+
+@in_virtual_time
+async def test_a_display_manager_that_never_stops_is_waited_for_longer_than_systemd_does() -> None:
+    bench = await StepBench.of(await single_nvidia())
+    before = bench.machine.snapshot()
+    bench.machine.faults.set(hang(), kind="job", target="sddm.service", detail="stop")
+    with pytest.raises(TimedOutError, match=r"sddm\.service did not stop within 100 s"):
+        await bench.apply("stop-display", stop_display(bench.machine))
+    bench.machine.faults.clear()
+    await bench.undo()
+    assert differences(before, bench.machine.snapshot()) == []
+
+
+@in_virtual_time
+async def test_the_display_manager_is_started_once() -> None:
+    bench = await StepBench.of(await single_nvidia())
+    await bench.apply("stop-display", stop_display(bench.machine))
+    await bench.undo_latest()
+    await bench.undo_latest()
+    assert orders(bench.machine) == ["stop sddm.service", "start sddm.service"]
+    calls = [one.target.rpartition(".")[2] for one in bench.machine.faults.log if one.kind == "call"]
+    assert calls.index("ResetFailedUnit") < calls.index("StartUnit")
+
+
+@in_virtual_time
+async def test_a_display_manager_that_did_not_run_is_not_started() -> None:
+    bench = await StepBench.of(await single_nvidia())
+    await bench.host.units.stop("sddm.service")
+    await bench.settle()
+    before = bench.machine.snapshot()
+    await bench.apply("stop-display", stop_display(bench.machine))
+    await bench.undo()
+    assert differences(before, bench.machine.snapshot()) == []
+
+
+@in_virtual_time
+async def test_what_a_user_does_over_ssh_is_neither_ended_nor_waited_for() -> None:
+    bench = await StepBench.of(await single_nvidia())
+    scope = "/user.slice/user-1000.slice/session-99.scope"
+    job = bench.machine.processes.spawn("train", uid=1000, cgroup=scope, opens=["/dev/nvidia0"])
+    began = now()
+    await bench.apply("stop-display", stop_display(bench.machine))
+    assert now() - began < 2
+    assert job.pending == set()
+    assert bench.machine.processes.with_path("/dev/nvidia0")[-1] is job
+
+
+@in_virtual_time
+async def test_a_compositor_that_its_wrapper_starts_again_is_ended_again() -> None:
+    machine = await single_nvidia(ends=Compositor.SURVIVES)
+    bench = await StepBench.of(machine)
+    first = compositor(machine)
+
+    def again() -> None:
+        machine.processes.spawn("kwin_wayland", uid=1000, cgroup=first.cgroup, opens=[CARD])
+
+    first.on_end.append(again)
+    await bench.apply("stop-display", stop_display(machine))
+    assert machine.processes.with_path(CARD) == []
+
+
+@in_virtual_time
+async def test_a_compositor_that_ignores_sigterm_is_killed() -> None:
+    machine = await single_nvidia(ends=Compositor.SURVIVES)
+    bench = await StepBench.of(machine)
+    compositor(machine).stubborn = True
+    await bench.apply("stop-display", stop_display(machine))
+    assert machine.processes.with_path(CARD) == []
+
+
+@in_virtual_time
+async def test_a_compositor_that_cannot_be_killed_is_named() -> None:
+    machine = await single_nvidia(ends=Compositor.SURVIVES)
+    bench = await StepBench.of(machine)
+    stuck = compositor(machine)
+    stuck.stubborn = stuck.unkillable = True
+    with pytest.raises(InUseError, match=rf"kwin_wayland \(pid {stuck.pid}\) has /dev/dri/card0 open"):
+        await bench.apply("stop-display", stop_display(machine))
+
+
+@in_virtual_time
+async def test_logind_is_waited_for_and_never_signalled() -> None:
+    machine = await single_nvidia()
+    bench = await StepBench.of(machine)
+    (logind,) = machine.processes.named("systemd-logind")
+    arguments = stop_display(machine)
+    await bench.host.units.stop("sddm.service")
+    await bench.settle()
+    machine.processes.open(logind, CARD)
+    with pytest.raises(InUseError, match="systemd-logind"):
+        await bench.apply("stop-display", arguments)
+    asyncio.get_running_loop().call_later(1, machine.processes.close, logind)
+    await bench.apply("stop-display", arguments)
+    assert logind.pending == set()
+
+
+@in_virtual_time
+async def test_undo_does_not_end_a_desktop_that_was_started_meanwhile() -> None:
+    machine = await single_nvidia()
+    bench = await StepBench.of(machine)
+    await bench.apply("stop-display", stop_display(machine))
+    other = machine.processes.spawn(
+        "sway", uid=1000, cgroup="/user.slice/user-1000.slice/user@1000.service/app.slice/sway.service", opens=[CARD]
+    )
+    await bench.undo()
+    assert machine.processes.get(other.pid) is other
+    assert other.pending == set()
+
+
+# stop-gpu-services
+
+
+@in_virtual_time
+async def test_only_services_that_ran_are_started_in_reverse_after_their_failures_are_forgotten() -> None:
+    machine = await single_nvidia()
+    bench = await StepBench.of(machine)
+    ollama = SimulatedUnit("ollama.service", "/system.slice/ollama.service", (Program("ollama"),))
+    machine.units.add(ollama, active=True)
+    machine.units.add(SimulatedUnit("nvidia-powerd.service", "/system.slice/nvidia-powerd.service"))
+    await bench.apply("stop-gpu-services", {"units": [*stop_services(machine)["units"], "ollama.service"]})
+    ollama.active_state = "failed"
+    await bench.undo()
+    assert [one for one in orders(machine) if one.startswith("start")] == [
+        "start ollama.service",
+        "start nvidia-persistenced.service",
+    ]
+    calls = [f"{one.target.rpartition('.')[2]} {one.detail}" for one in machine.faults.log if one.kind == "call"]
+    assert calls.index("ResetFailedUnit ollama.service") < calls.index("StartUnit ollama.service replace")
+
+
+@in_virtual_time
+async def test_a_service_that_refuses_is_named() -> None:
+    bench = await StepBench.of(await single_nvidia())
+    bench.machine.faults.set(lie("failed"), kind="job", target="nvidia-persistenced.service")
+    with pytest.raises(UnitJobError, match=r"nvidia-persistenced\.service could not be stopped"):
+        await bench.apply("stop-gpu-services", stop_services(bench.machine))
+
+
+# settle-holders
+
+
+@in_virtual_time
+async def test_a_free_gpu_is_not_waited_for() -> None:
+    bench = await StepBench.of(await igpu_dgpu())
+    began = now()
+    await bench.apply("settle-holders", settle(bench.machine))
+    assert now() == began
+
+
+@in_virtual_time
+async def test_who_leaves_within_the_grace_is_not_ended() -> None:
+    machine = await igpu_dgpu()
+    bench = await StepBench.of(machine)
+    holder = machine.processes.spawn("obs", opens=[RENDER])
+    asyncio.get_running_loop().call_later(2, machine.processes.close, holder)
+    began = now()
+    await bench.apply("settle-holders", settle(machine, terminate=True))
+    assert 2 <= now() - began < 2.6
+    assert holder.pending == set()
+
+
+@in_virtual_time
+async def test_without_consent_nobody_is_signalled_and_everybody_is_named() -> None:
+    machine = await igpu_dgpu()
+    bench = await StepBench.of(machine)
+    holders = [machine.processes.spawn(name, opens=[RENDER]) for name in ("Xwayland", "ollama")]
+    with pytest.raises(InUseError) as caught:
+        await bench.apply("settle-holders", settle(machine))
+    first, second = (one.pid for one in holders)
+    assert caught.value.message == (
+        f"The GPU is in use: Xwayland (pid {first}) has {RENDER} open, ollama (pid {second}) has {RENDER} open. "
+        "Close it, or allow it to be ended with the option holders=terminate."
+    )
+    assert all(one.pending == set() for one in holders)
+
+
+@in_virtual_time
+async def test_with_consent_who_stays_is_asked_and_then_killed(caplog: pytest.LogCaptureFixture) -> None:
+    caplog.set_level(logging.INFO)
+    machine = await igpu_dgpu()
+    bench = await StepBench.of(machine)
+    polite = machine.processes.spawn("nvtop", opens=["/dev/nvidia0"])
+    stubborn = machine.processes.spawn("ollama", opens=["/dev/nvidia0"], stubborn=True)
+    began = now()
+    await bench.apply("settle-holders", settle(machine, terminate=True))
+    assert 3 + 5 <= now() - began < 3 + 5 + 1
+    assert machine.processes.with_path("/dev/nvidia0") == []
+    assert polite.pending == {15}
+    assert stubborn.pending == {15, 9}
+    assert re.search(r"ending .*nvtop \(pid \d+\)", caplog.text)
+
+
+@in_virtual_time
+async def test_who_survives_even_that_is_named() -> None:
+    machine = await igpu_dgpu()
+    bench = await StepBench.of(machine)
+    machine.processes.spawn("ollama", opens=["/dev/nvidia0"], state="D", unkillable=True)
+    with pytest.raises(InUseError, match=r"still in use.*ollama \(pid \d+\) has /dev/nvidia0 open"):
+        await bench.apply("settle-holders", settle(machine, terminate=True))
+
+
+@in_virtual_time
+async def test_not_even_with_consent_are_pid_1_and_logind_signalled() -> None:
+    machine = await igpu_dgpu()
+    bench = await StepBench.of(machine)
+    keepers = [*machine.processes.named("systemd"), *machine.processes.named("systemd-logind")]
+    for keeper in keepers:
+        machine.processes.open(keeper, RENDER)
+    for keeper in keepers:
+        asyncio.get_running_loop().call_later(4, machine.processes.close, keeper, RENDER)
+    await bench.apply("settle-holders", settle(machine, terminate=True))
+    assert [one.pending for one in keepers] == [set(), set()]
+
+
+@in_virtual_time
+async def test_a_deleted_node_still_counts() -> None:
+    machine = await igpu_dgpu()
+    bench = await StepBench.of(machine)
+    arguments = settle(machine)
+    machine.processes.spawn("sleep", opens=[RENDER])
+    machine.tree.remove(RENDER)
+    with pytest.raises(InUseError, match="sleep"):
+        await bench.apply("settle-holders", arguments)

@@ -77,8 +77,14 @@ class Agent:
 
     def push(self, source: Path, target: str) -> None:
         """Copy a file into the test host."""
+        self._write(source.read_bytes(), target)
+
+    def push_text(self, text: str, target: str) -> None:
+        """Write a file in the test host."""
+        self._write(text.encode(), target)
+
+    def _write(self, data: bytes, target: str) -> None:
         handle = self.ask("guest-file-open", path=target, mode="w")
-        data = source.read_bytes()
         for start in range(0, len(data), CHUNK):
             self.ask(
                 "guest-file-write", handle=handle, **{"buf-b64": base64.b64encode(data[start : start + CHUNK]).decode()}

@@ -77,24 +77,30 @@ async def test_callers_cannot_fill_the_socket_while_the_loop_is_busy(bus: Privat
     assert await is_alive(service)
 
 
-async def test_calls_without_reply_do_not_keep_the_loop(bus: PrivateBus, service: DBus) -> None:
-    """Nothing in the bus limits these; dbus-next reads on as long as there are any."""
+@pytest.mark.parametrize("kind", ["METHOD_CALL", "SIGNAL"])
+async def test_what_needs_no_reply_does_not_keep_the_loop(bus: PrivateBus, service: DBus, kind: str) -> None:
+    """Nothing in the bus limits these; dbus-next reads on as long as there are any, and takes its time with each."""
     service.serve(echo)
-    pouring = asyncio.create_task(pour(bus.address, seconds=4))
+    pouring = asyncio.create_task(pour(bus.address, kind, seconds=3))
     worst, last = 0.0, time.monotonic()
     while not pouring.done():
         await asyncio.sleep(0.01)
         worst, last = max(worst, time.monotonic() - last), time.monotonic()
     await pouring
     assert worst < 2
-    assert not service._closed.is_set()
+    with Stranger(bus.address) as stranger:
+        began = time.monotonic()
+        reply = await asyncio.to_thread(stranger.call, TEST_NAME, "/", INTERFACE, "Echo")
+        assert reply.message_type is MessageType.METHOD_RETURN
+        assert time.monotonic() - began < 5
 
 
 POUR = """
 import sys, time
-from dbus_next import Message, MessageFlag
+from dbus_next import Message, MessageFlag, MessageType
 from tests.support.stranger import Stranger
-message = Message("org.example.Service", "/", "org.example.Interface", "Echo", flags=MessageFlag.NO_REPLY_EXPECTED, serial=5)
+message = Message("org.example.Service", "/", "org.example.Interface", "Echo", serial=5,
+                  message_type=MessageType[sys.argv[3]], flags=MessageFlag.NO_REPLY_EXPECTED)
 flood = bytes(message._marshall()) * 200
 until = time.monotonic() + float(sys.argv[2])
 with Stranger(sys.argv[1]) as one, Stranger(sys.argv[1]) as other:
@@ -104,9 +110,9 @@ with Stranger(sys.argv[1]) as one, Stranger(sys.argv[1]) as other:
 """
 
 
-async def pour(address: str, *, seconds: float) -> None:
-    """Send as many calls without reply as the bus takes, from another process."""
-    process = await asyncio.create_subprocess_exec(sys.executable, "-c", POUR, address, str(seconds), cwd=REPOSITORY)
+async def pour(address: str, kind: str, *, seconds: float) -> None:
+    """Send as much as the bus takes, from another process."""
+    process = await asyncio.create_subprocess_exec(sys.executable, "-c", POUR, address, str(seconds), kind, cwd=REPOSITORY)
     assert await process.wait() == 0
 
 

@@ -57,6 +57,10 @@ class Subscriptions:
                 except Exception:
                     log.exception("a subscriber to %s.%s failed", signal.interface, signal.member)
 
+    def may_come_from(self, sender: str) -> bool:
+        """Tell whether anybody may want a signal of `sender`, a unique name or the bus itself."""
+        return any(match.sender is None or self._owners.owner(match.sender) == sender for match, _ in self._entries)
+
     def _forget(self, entry: tuple[Match, Callable[[Signal], None]]) -> bool:
         count = len(self._entries)
         self._entries = [one for one in self._entries if one is not entry]

@@ -5,6 +5,7 @@ from __future__ import annotations
 import io
 import subprocess
 import sys
+from pathlib import Path
 
 import pytest
 from hypothesis import given
@@ -12,11 +13,13 @@ from hypothesis import strategies as st
 
 from gpuhandoff import errors
 from gpuhandoff.errors import ProblemError
-from gpuhandoff_command.arguments import Typed, options_of, parse, size
+from gpuhandoff_command.arguments import Typed, options_of, parse, parser, size
 from gpuhandoff_command.exits import CallError, Exit, status_of
 from gpuhandoff_command.progress import Progress
 from gpuhandoff_command.sentences import sentence, translate
 from gpuhandoff_command.terminal import Terminal, clean
+
+MAN = Path(__file__).parents[2] / "docs/gpuhandoff.1"
 
 
 @pytest.mark.parametrize(
@@ -163,6 +166,15 @@ def test_a_step_is_never_left_open() -> None:
     progress.stop()
     lines = out.getvalue().splitlines()
     assert [line.partition(" ")[2] for line in lines] == [" 9/10 bind vfio-pci", " 8/10 undo a-step-of-a-later-version?"]
+
+
+def test_the_man_page_names_every_command_and_option() -> None:
+    page = MAN.read_text(encoding="utf-8").replace("\\-", "-")
+    (commands,) = [action.choices for action in parser()._actions if isinstance(action.choices, dict)]
+    for name, command in commands.items():
+        assert f"\n.B {name}\n" in page or f"\n.BR {name} " in page or f'\n.BI "{name} ' in page
+        for option in (option for action in command._actions for option in action.option_strings):
+            assert option in page
 
 
 def test_help_and_mistakes_load_neither_asyncio_nor_dbus() -> None:

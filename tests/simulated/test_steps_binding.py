@@ -13,6 +13,7 @@ from gpuhandoff.host import OverdueError
 from gpuhandoff.simulation import hardware
 from gpuhandoff.simulation.clock import in_virtual_time
 from gpuhandoff.simulation.faults import Perform, lie, refuse
+from gpuhandoff.simulation.faults import before as just_before
 from gpuhandoff.simulation.machine import SimulatedMachine
 from gpuhandoff.simulation.scenarios import GPU, SECOND_GPU, igpu_dgpu, single_amd, twin
 from gpuhandoff.simulation.snapshot import differences
@@ -111,6 +112,16 @@ async def test_only_consoles_on_a_framebuffer_are_unbound() -> None:
     begun = await bench.apply("unbind-consoles", {"consoles": ["vtcon0", "vtcon1", "vtcon7"]})
     assert begun.saved == {"bound": ["vtcon1"]}
     assert [one.target for one in bench.machine.faults.log if one.kind == "write"] == ["/sys/class/vtconsole/vtcon1/bind"]
+
+
+@in_virtual_time
+async def test_a_console_without_a_framebuffer_is_not_touched() -> None:
+    machine = await firmware_only()
+    machine.graphics.evict_firmware(machine.pci.at(GPU))
+    assert machine.kernel.read("/sys/class/vtconsole/vtcon0/bind") == "1"
+    bench = await StepBench.of(machine)
+    begun = await bench.capture("unbind-consoles", {"consoles": ["vtcon0"]})
+    assert begun.saved == {"bound": []}
 
 
 @in_virtual_time
@@ -287,7 +298,10 @@ async def test_functions_on_vfio_before_stay_there() -> None:
     await bench.apply("claim-functions", claim(machine))
     await bench.apply("unload-driver", unload(machine, modules=NVIDIA))
     assert await bench.holds()
+    assert driver(machine, AUDIO) == "vfio-pci"
     await bench.apply("bind-vfio", bind(machine))
+    await bench.undo_latest()
+    assert [driver(machine, one) for one in functions(machine)] == [None, "vfio-pci"]
     await bench.undo()
     assert driver(machine, AUDIO) == "vfio-pci"
     after_all = machine.snapshot()
@@ -323,6 +337,21 @@ async def test_drivers_probe_that_lies_is_not_believed() -> None:
     bench.machine.faults.set(lie(), kind="write", target="drivers_probe", nth=0)
     await bench.apply("bind-vfio", bind(bench.machine))
     assert await bench.holds()
+
+
+@in_virtual_time
+async def test_a_function_that_another_driver_takes_is_named() -> None:
+    bench = await second_gpu()
+    await bench.apply("unload-driver", unload(bench.machine, modules=NVIDIA))
+    await bench.machine.kernel.load_module("vfio_pci")
+    await bench.machine.kernel.write("/sys/bus/pci/drivers/vfio-pci/unbind", AUDIO)
+
+    def meddle() -> None:
+        bench.machine.pci.at(AUDIO).override = ""
+
+    bench.machine.faults.set(just_before(meddle), kind="write", target="drivers_probe")
+    with pytest.raises(RolledBackError, match=f"{AUDIO} went to the driver snd_hda_intel instead of vfio-pci"):
+        await bench.apply("bind-vfio", bind(bench.machine))
 
 
 @in_virtual_time
@@ -456,6 +485,8 @@ async def test_a_card_that_vfio_takes_again_by_its_ids_says_so() -> None:
     bench = await StepBench.of(machine)
     for identity in ("10de 2786", "10de 22bc"):
         await machine.kernel.write("/sys/bus/pci/drivers/vfio-pci/new_id", identity)
+    for address in functions(machine):
+        await machine.kernel.write(f"{DEVICES}/{address}/driver_override", "\n")
     before = machine.snapshot()
     with pytest.raises(RolledBackError, match=re.escape("vfio-pci takes it again")):
         await bench.apply("release-functions", {**release(machine), "modules": []})

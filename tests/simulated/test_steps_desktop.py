@@ -15,10 +15,9 @@ from gpuhandoff.simulation.faults import hang, lie
 from gpuhandoff.simulation.machine import SimulatedMachine
 from gpuhandoff.simulation.process import SimulatedProcess
 from gpuhandoff.simulation.scenarios import GPU, SECOND_GPU, igpu_dgpu, single_nvidia
-from gpuhandoff.simulation.sessions import Compositor
 from gpuhandoff.simulation.snapshot import differences
 from gpuhandoff.simulation.units import Program, SimulatedUnit
-from tests.support.step_cases import settle, stop_display, stop_services
+from tests.support.step_cases import plasma, settle, stop_display, stop_services
 from tests.support.steps import StepBench
 
 WHY = {"gpu": GPU, "why": "a card is lent to win11"}
@@ -161,7 +160,7 @@ async def test_what_a_user_does_over_ssh_is_neither_ended_nor_waited_for() -> No
 
 @in_virtual_time
 async def test_a_compositor_that_its_wrapper_starts_again_is_ended_again() -> None:
-    machine = await single_nvidia(ends=Compositor.SURVIVES)
+    machine = await plasma()
     bench = await StepBench.of(machine)
     first = compositor(machine)
 
@@ -175,7 +174,7 @@ async def test_a_compositor_that_its_wrapper_starts_again_is_ended_again() -> No
 
 @in_virtual_time
 async def test_a_compositor_that_ignores_sigterm_is_killed() -> None:
-    machine = await single_nvidia(ends=Compositor.SURVIVES)
+    machine = await plasma()
     bench = await StepBench.of(machine)
     compositor(machine).stubborn = True
     await bench.apply("stop-display", stop_display(machine))
@@ -184,7 +183,7 @@ async def test_a_compositor_that_ignores_sigterm_is_killed() -> None:
 
 @in_virtual_time
 async def test_a_compositor_that_cannot_be_killed_is_named() -> None:
-    machine = await single_nvidia(ends=Compositor.SURVIVES)
+    machine = await plasma()
     bench = await StepBench.of(machine)
     stuck = compositor(machine)
     stuck.stubborn = stuck.unkillable = True

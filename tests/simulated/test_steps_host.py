@@ -378,6 +378,10 @@ async def test_a_switch_that_somebody_else_set_meanwhile_stays() -> None:
     machine.memory.transparent["enabled"] = "always"
     await bench.undo()
     assert machine.memory.transparent == {"enabled": "always", "defrag": "never", "shmem_enabled": "never"}
+    await bench.apply("back-guest-memory", transparent(machine))
+    machine.memory.transparent["enabled"] = "madvise"
+    await bench.undo()
+    assert machine.memory.transparent == {"enabled": "madvise", "defrag": "never", "shmem_enabled": "never"}
 
 
 @in_virtual_time

@@ -132,6 +132,13 @@ async def firmware_only() -> SimulatedMachine:
     return machine
 
 
+async def plasma() -> SimulatedMachine:
+    """Return a machine whose desktop outlives its display manager and its session, for as long as nobody ends it."""
+    machine = await single_nvidia(ends=Compositor.SURVIVES)
+    machine.sessions.user_stop_delay = 3600.0
+    return machine
+
+
 async def driverless() -> SimulatedMachine:
     """Return a machine whose second GPU has no driver, only its sound."""
     machine = await igpu_dgpu()
@@ -170,7 +177,7 @@ SCREEN_OFF: tuple[tuple[str, Arguments], ...] = (
 CASES: dict[str, StepCase] = {
     "stop-display": StepCase(single_nvidia, SCREEN_OFF[:1]),
     "stop-display, GNOME": StepCase(partial(single_amd, ends=Compositor.USER_SERVICE), SCREEN_OFF[:1]),
-    "stop-display, Plasma": StepCase(partial(single_nvidia, ends=Compositor.SURVIVES), SCREEN_OFF[:1]),
+    "stop-display, Plasma": StepCase(plasma, SCREEN_OFF[:1]),
     "stop-gpu-services": StepCase(single_nvidia, SCREEN_OFF[:2]),
     "settle-holders": StepCase(single_nvidia, SCREEN_OFF[:3], reversible=False),
     "claim-functions": StepCase(single_nvidia, SCREEN_OFF),

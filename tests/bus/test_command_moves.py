@@ -173,7 +173,14 @@ async def test_only_this_job_is_shown(daemon: FakeDaemon, command: Command) -> N
         daemon.emit("Progress", GPU, "bind-vfio", "done", 2, 2)  # of a job that ends just before ours begins
         daemon.emit("JobRemoved", "/org/gpuhandoff/jobs/0", "done")
         daemon.emit("Progress", OTHER, "quiet-host", "done", 1, 2)
-        return await daemon.begin(*FORTH, result="done")(call)
+        started = await daemon.begin(*FORTH)(call)
+        asyncio.get_running_loop().call_later(0.1, others_too)
+        return started
+
+    def others_too() -> None:
+        daemon.emit("Progress", OTHER, "quiet-host", "done", 2, 2)
+        daemon.emit("JobRemoved", "/org/gpuhandoff/jobs/2", "done")
+        daemon.end("done")
 
     daemon.answers = {"Handoff": among_others}
     ended = await command("handoff")

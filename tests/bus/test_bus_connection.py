@@ -8,13 +8,17 @@ import logging
 import os
 import socket
 import tempfile
+from collections.abc import Callable
 from pathlib import Path
+from typing import cast
 
 import pytest
+from dbus_next import Message
 
 from gpuhandoff.errors import BusyError
-from gpuhandoff.messages import DISCONNECTED, NO_REPLY, Call, Match, RemoteError, Reply, Signal, Variant
+from gpuhandoff.messages import DISCONNECTED, NO_REPLY, Bus, Call, Match, RemoteError, Reply, Signal, Variant
 from gpuhandoff.service.bus import DBus, connect
+from gpuhandoff.service.owners import Owners
 from tests.support.bus import TEST_NAME, PrivateBus, private_bus
 
 FAILED = "org.gpuhandoff.Error.Failed"
@@ -127,6 +131,7 @@ async def test_only_one_has_a_name(service: DBus, client: DBus) -> None:
 
 async def test_signals_reach_who_wants_them(service: DBus, client: DBus) -> None:
     seen: list[Signal] = []
+    await client.subscribe(Match(INTERFACE, "Unrelated"), seen.append)  # from anybody
     unsubscribe = await client.subscribe(Match(INTERFACE, "Happened", sender=TEST_NAME, arg0="yes"), seen.append)
     for path, first in (("/a", "yes"), ("/a", "no"), ("/b", "yes")):
         service.emit(Signal(path, INTERFACE, "Happened", "s", (first,)))
@@ -158,6 +163,23 @@ async def test_a_subscriber_that_fails_disturbs_nobody(
     await round_trip(service, client)
     assert len(seen) == 1
     assert "a subscriber to org.example.Interface.Happened failed" in caplog.text
+
+
+async def test_an_owner_that_changes_while_we_ask_is_the_new_one() -> None:
+    class Racing:
+        """The signal overtakes the answer."""
+
+        async def subscribe(self, match: Match, callback: Callable[[Signal], None]) -> Callable[[], None]:
+            self.callback = callback
+            return lambda: None
+
+        async def call(self, *_: object) -> tuple[object, ...]:
+            self.callback(Signal("/", "", "", body=(TEST_NAME, ":1.1", ":1.2")))
+            return (":1.1",)
+
+    owners = Owners(cast("Bus", Racing()))
+    await owners.follow(TEST_NAME)
+    assert owners.owner(TEST_NAME) == ":1.2"
 
 
 async def test_watching_more_callers_than_the_bus_has_rules_for(service: DBus, client: DBus) -> None:
@@ -198,6 +220,36 @@ async def test_a_reply_without_a_descriptor_is_an_error(service: DBus, client: D
         with pytest.raises(RemoteError):
             await client.call_for_descriptor(TEST_NAME, "/", INTERFACE, member)
     assert descriptors() == before
+
+
+async def test_a_descriptor_that_comes_too_late_is_closed(bus: PrivateBus, client: DBus) -> None:
+    """Cancelled between the reply and the next turn of the loop: a sleep inhibitor must not stay for ever."""
+    giver = await connect(bus.address, descriptors=True)
+    await giver.request_name("org.example.Giver")
+    reading, writing = os.pipe()
+
+    async def give(_: Call) -> Reply:
+        return Reply("h", (writing,))
+
+    giver.serve(give)
+    taker = await connect(bus.address, descriptors=True)
+    receive = taker._receive
+
+    def receive_and_cancel(message: Message) -> bool:
+        try:
+            return receive(message)
+        finally:
+            waiting.cancel()
+
+    taker._bus._user_message_handlers[:] = [receive_and_cancel]
+    message = Message(destination="org.example.Giver", path="/", interface=INTERFACE, member="Take")
+    waiting = asyncio.create_task(taker.send(message, 5))
+    with pytest.raises(asyncio.CancelledError):
+        await waiting
+    await taker.close()
+    await giver.close()
+    assert os.read(reading, 1) == b""
+    os.close(reading)
 
 
 async def test_connections_leave_nothing_behind(bus: PrivateBus) -> None:

@@ -296,6 +296,7 @@ class _Connection(MessageBus):
         super().__init__(bus_address=address, negotiate_unix_fd=descriptors)
         self.refuse: Callable[[Message, ProblemError], None] = lambda _, __: None
         self.may_signal: Callable[[str], bool] = lambda _: True
+        self._reading_on = False
         self._second = 0.0
         self._unanswered = 0
         self._writer.sock = PatientSocket(self._sock)
@@ -310,14 +311,25 @@ class _Connection(MessageBus):
         return _Reader(self._stream, self._sock if self._negotiate_unix_fd else None)  # type: ignore[no-untyped-call]
 
     def _message_reader(self) -> None:
-        """Read some messages, and go on after everybody else had a turn."""
+        """Read some messages when there are any, and go on after everybody else had a turn."""
+        if not self._reading_on:
+            self._reading_on = self._read_some()
+            if self._reading_on:
+                self._loop.call_soon(self._read_on)
+
+    def _read_on(self) -> None:
+        self._reading_on = False
+        self._message_reader()
+
+    def _read_some(self) -> bool:
+        """Read at most BATCH messages; tell whether there may be more."""
         for _ in range(BATCH):
             if self._disconnected:
-                return
+                return False
             reader = self._unmarshaller
             try:
                 if not reader.is_here():
-                    return
+                    return False
                 if self._wants(reader):
                     reader.unmarshall()
                     self._on_message(reader.message)  # type: ignore[no-untyped-call]
@@ -326,13 +338,13 @@ class _Connection(MessageBus):
             except (TypeError, ValueError, KeyError, IndexError, RecursionError) as error:
                 if not reader.is_complete:
                     self._finalize(error)  # type: ignore[no-untyped-call]
-                    return
+                    return False
                 self._skip(reader, error)
             except Exception as error:  # noqa: BLE001  (the end of the stream and of the socket, whatever they raise)
                 self._finalize(error)  # type: ignore[no-untyped-call]
-                return
+                return False
             self._unmarshaller = self._create_unmarshaller()
-        self._loop.call_soon(self._message_reader)
+        return True
 
     def _wants(self, reader: _Reader) -> bool:
         """Tell by the header alone whether a message is worth reading."""

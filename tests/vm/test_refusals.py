@@ -71,9 +71,9 @@ def test_modules_of_another_kernel(dual: BenchHost) -> None:
 
 def test_too_few_huge_pages(dual: BenchHost) -> None:
     before = dual.snapshot()
-    memory = str(3900 << 20)
+    memory = str(3300 << 20)
     done = dual.handoff("memory", "t", memory, "hugepages", "s", "static", check=False)
-    assert_refused(done, "huge pages of 2048 KiB", "put back as it was")
+    assert_refused(done, "huge pages", "put back as it was")
     assert difference(before, dual.snapshot()) == []
 
 

@@ -84,6 +84,12 @@ class BackGuestMemory:
 
     async def _add(self, host: Host, size: int, saved: Json) -> None:
         """Partial success is not an error to the kernel: read back, make room, try again."""
+        needed, spare = saved["added"] * (size << 10), memory.available(host) - memory.RESERVE
+        if needed > spare:
+            raise UnsupportedError(
+                f"The guest needs {saved['added']} huge pages of {size} KiB, {needed >> 20} MiB; the host can spare "
+                f"{max(spare, 0) >> 20} MiB now. Close programs, or give the guest less memory."
+            )
         wanted = saved["pages"] + saved["added"]
         got = saved["pages"]
         for attempt in range(ATTEMPTS):

@@ -13,6 +13,7 @@ from gpuhandoff.steps.holders import end, is_seat_service, name_open, wait_free
 STOP_TIMEOUT = 100.0
 """Seconds: longer than the units' own TimeoutStopSec (30 to 90 s), by which systemd kills what does not end."""
 SESSION_TIMEOUT = 15.0
+PRIMARY = ("/dev/dri/card", "/dev/nvidia-modeset")
 LEFTOVER_GRACE = 4.0
 ROUNDS = 2
 """A wrapper may start a compositor again that was ended."""
@@ -39,7 +40,9 @@ class StopDisplay:
         return {
             "active": unit is not None and unit.is_active,
             "groups": sorted(groups),
-            "processes": [[one.process.pid, one.process.start_time] for one in holding if _inside(one.process, groups)],
+            "compositors": [
+                [one.process.pid, one.process.start_time] for one in holding if _shows(one) and _inside(one.process, groups)
+            ],
         }
 
     async def apply(self, host: Host, arguments: Json, saved: Json) -> None:
@@ -62,7 +65,7 @@ class StopDisplay:
             return
         await self._terminate(host, arguments)
         holding = await host.processes.holding(list(arguments["nodes"]))
-        await end(host, [p for one in holding if [(p := one.process).pid, p.start_time] in saved["processes"]])
+        await end(host, [p for one in holding if [(p := one.process).pid, p.start_time] in saved["compositors"]])
         await host.units.reset_failed(name)
         await host.units.start(name, timeout=START_TIMEOUT)
 
@@ -105,6 +108,11 @@ class StopDisplay:
             if session.state != "closing":
                 await host.logins.terminate(session.id)
         return [session.id for session in left]
+
+
+def _shows(one: OpenNode) -> bool:
+    """Tell a compositor from what only plays sound or renders: it has a primary node open."""
+    return any(node.startswith(PRIMARY) for node in one.nodes)
 
 
 def _inside(process: Process, groups: set[str]) -> bool:

@@ -64,7 +64,6 @@ def test_everything(etc: Path) -> None:
         confine-workqueues = true
         guest-governor = "performance"
         inhibit-delay = 0
-        lease-grace = 60
         [defaults]
         stop-display = true
         holders = "terminate"
@@ -86,7 +85,6 @@ def test_everything(etc: Path) -> None:
         confine_workqueues=True,
         guest_governor="performance",
         inhibit_delay=0,
-        lease_grace=60,
     )
     assert configuration.options_for(GPU, "") == Options(
         stop_display=True,
@@ -173,7 +171,6 @@ WRONG_VALUES = [
     ("host", "confine-workqueues", "1", "true or false", "1"),
     ("host", "guest-governor", '"Fast!"', GOVERNOR, "'Fast!'"),
     ("host", "inhibit-delay", "86401", SECONDS, "86401"),
-    ("host", "lease-grace", '"1"', SECONDS, "'1'"),
     ("defaults", "stop-display", '"true"', "true or false", "'true'"),
     ("defaults", "holders", '"kill"', "refuse or terminate", "'kill'"),
     ("defaults", "holders", "true", "refuse or terminate", "true"),
@@ -299,7 +296,7 @@ def test_any_text_is_a_configuration_or_a_configuration_error(tmp_path_factory: 
 
 def test_the_man_page_names_every_key_and_shows_real_errors(etc: Path) -> None:
     page = MAN.read_text(encoding="utf-8").replace("\\-", "-")
-    keys = {key for key, kind in OPTIONS.items() if kind.configurable} | (set(HOST_PARSERS) - {"lease-grace"})
+    keys = {key for key, kind in OPTIONS.items() if kind.configurable} | set(HOST_PARSERS)
     assert [key for key in keys if not re.search(rf"^\.B.*\b{key}\b", page, re.MULTILINE)] == []
     (etc / "conf.d" / "win11.toml").write_text('[defaults]\n[vm."win11"]\nmemroy = 1\n', encoding="utf-8")
     with pytest.raises(ConfigurationError) as caught:
@@ -322,5 +319,5 @@ def test_the_shipped_file_names_every_key_with_its_default(etc: Path) -> None:
     assert {key.replace("_", "-") for key in configuration.defaults} == {
         "stop-display", "holders", "cpus", "memory", "hugepages", "quiet", "accept-risk", "timeout",
     }  # fmt: skip
-    for name in set(HostSettings.__dataclass_fields__) - {"lease_grace"}:  # nothing reads that one yet
+    for name in HostSettings.__dataclass_fields__:
         assert f"\n{name.replace('_', '-')} = " in f"\n{active}"

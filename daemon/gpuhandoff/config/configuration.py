@@ -28,8 +28,6 @@ class HostSettings:
     guest_governor: str = ""
     inhibit_delay: int = 5
     """Seconds that delay inhibitors can hold a handoff off."""
-    lease_grace: int = 0
-    """Seconds from the moment that the caller of a lease left the bus until its GPU is taken back."""
 
 
 HOST_PARSERS: dict[str, values.Parser] = {
@@ -42,7 +40,6 @@ HOST_PARSERS: dict[str, values.Parser] = {
     "confine-workqueues": values.truth,
     "guest-governor": values.governor,
     "inhibit-delay": values.seconds,
-    "lease-grace": values.seconds,
 }
 
 

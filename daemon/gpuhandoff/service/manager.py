@@ -7,7 +7,7 @@ from collections.abc import Callable, Mapping
 from gpuhandoff.authority.gate import Gate
 from gpuhandoff.authority.table import request_actions
 from gpuhandoff.config import Configuration
-from gpuhandoff.config.options import OPTIONS, RECLAIM_OPTIONS, parse_options
+from gpuhandoff.config.options import RECLAIM_OPTIONS, parse_options
 from gpuhandoff.errors import InvalidArgsError
 from gpuhandoff.messages import Body, Call, Variant
 from gpuhandoff.model.address import PciAddress
@@ -89,7 +89,7 @@ class Manager:
         gpu_text, direction, given = call.body
         if direction not in set(Operation):
             raise InvalidArgsError("direction: handoff or reclaim is expected.")
-        request = self._request(call, Operation(direction), gpu_text, given)
+        _, request = self._request(call, Operation(direction), gpu_text, given)
         await self._allow(call, (ACTION_STATUS,))
         world = await self._fleet.survey(with_processes=request.options.quiet)
         gpu = choose(world, request.operation, request.gpu, self._fleet.away())
@@ -131,20 +131,17 @@ class Manager:
             await self._gate.allow(
                 call.sender,
                 request_actions(job.request),
-                self._details(job.request, None),
+                self._details(job.request),
                 interactive=call.interactive,
             )
         self._jobs.cancel(job)
         return ()
 
     async def _move(self, call: Call, operation: Operation) -> Body:
-        gpu_text, given = call.body
-        request = self._request(call, operation, gpu_text, given)
-        known = choose(self._fleet.world, operation, request.gpu, self._fleet.away()) if request.gpu else None
+        gpu, request = self._request(call, operation, *call.body)
         await self._gate.allow(
-            call.sender, request_actions(request), self._details(request, known), interactive=request.interactive
+            call.sender, request_actions(request), self._details(request), interactive=request.interactive
         )
-        gpu = known or choose(await self._fleet.survey(), operation, request.gpu, self._fleet.away())
         uid = await self._gate.uid(call.sender)
         job = self._moves.start(request, gpu.address, uid)
         if request.options.lease:
@@ -158,27 +155,22 @@ class Manager:
         if job.problem is not None:
             raise type(job.problem)(job.problem.message)
 
-    def _request(self, call: Call, operation: Operation, gpu: str, given: Mapping[str, Variant]) -> Request:
-        address = _address(gpu)
-        allowed = frozenset(OPTIONS) if operation is Operation.HANDOFF else RECLAIM_OPTIONS
-        options = self._options(operation, address, given, allowed)
-        return Request(operation, address, options, call.sender, call.interactive or options.interactive)
+    def _request(self, call: Call, operation: Operation, name: str, given: Mapping[str, Variant]) -> tuple[Gpu, Request]:
+        """Return which GPU is meant and what is wanted, with the configuration's defaults for that GPU and virtual machine.
 
-    def _options(
-        self,
-        operation: Operation,
-        address: PciAddress | None,
-        given: Mapping[str, Variant],
-        allowed: frozenset[str],
-    ) -> Options:
+        Decided before anybody is asked whether it is allowed, and not again.
+        """
+        gpu = choose(self._fleet.world, operation, _address(name), self._fleet.away())
         if operation is Operation.RECLAIM:
-            return parse_options(given, Options(), allowed=allowed)
-        named = parse_options(given, Options(), allowed=allowed)
-        defaults = self._configuration().options_for(address, named.vm)
-        return parse_options(given, defaults, allowed=allowed)
+            options = parse_options(given, Options(), allowed=RECLAIM_OPTIONS)
+        else:
+            named = parse_options(given, Options())
+            options = parse_options(given, self._configuration().options_for(gpu.address, named.vm))
+        return gpu, Request(operation, gpu.address, options, call.sender, call.interactive or options.interactive)
 
-    def _details(self, request: Request, gpu: Gpu | None) -> dict[str, str]:
+    def _details(self, request: Request) -> dict[str, str]:
         """What the password prompt shows."""
+        gpu = self._fleet.world.gpu(request.gpu) if request.gpu is not None else None
         return {
             "gpu": f"{gpu.address} ({gpu.name})" if gpu is not None else str(request.gpu or "the GPU"),
             "vm": request.options.vm or "a virtual machine",

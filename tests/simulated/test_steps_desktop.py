@@ -10,8 +10,9 @@ import pytest
 
 from gpuhandoff.errors import InUseError, TimedOutError
 from gpuhandoff.host.units import UnitJobError
+from gpuhandoff.messages import RemoteError
 from gpuhandoff.simulation.clock import in_virtual_time
-from gpuhandoff.simulation.faults import hang, lie
+from gpuhandoff.simulation.faults import hang, lie, reject
 from gpuhandoff.simulation.machine import SimulatedMachine
 from gpuhandoff.simulation.process import SimulatedProcess
 from gpuhandoff.simulation.scenarios import GPU, SECOND_GPU, igpu_dgpu, single_nvidia
@@ -205,6 +206,45 @@ async def test_logind_is_waited_for_and_never_signalled() -> None:
     asyncio.get_running_loop().call_later(1, machine.processes.close, logind)
     await bench.apply("stop-display", arguments)
     assert logind.pending == set()
+
+
+@in_virtual_time
+async def test_the_sound_server_is_left_alone_with_the_cards_control_node() -> None:
+    machine = await single_nvidia()
+    machine.sessions.user_stop_delay = 3600.0
+    bench = await StepBench.of(machine)
+    (server,) = machine.processes.named("wireplumber")
+    arguments = settle(machine)
+    assert "/dev/snd/controlC1" in arguments["nodes"]
+    began = now()
+    await bench.apply("stop-display", {**stop_display(machine), "nodes": arguments["nodes"]})
+    await bench.apply("stop-gpu-services", stop_services(machine))
+    await bench.apply("settle-holders", arguments)
+    assert await bench.holds()
+    assert now() - began < 2
+    await bench.undo()
+    assert server.pending == set()
+
+
+@in_virtual_time
+async def test_a_sound_server_that_plays_on_the_card_is_in_the_way() -> None:
+    machine = await igpu_dgpu()
+    bench = await StepBench.of(machine)
+    machine.processes.spawn("pipewire", uid=1000, opens=["/dev/snd/controlC1", "/dev/snd/pcmC1D3p"])
+    with pytest.raises(InUseError, match="pipewire"):
+        await bench.apply("settle-holders", settle(machine))
+
+
+@in_virtual_time
+@pytest.mark.parametrize("member", ["ListSessions", "TerminateSession"])
+async def test_the_display_manager_is_started_without_logind_too(member: str) -> None:
+    bench = await StepBench.of(await single_nvidia())
+    before = bench.machine.snapshot()
+    await bench.apply("stop-display", stop_display(bench.machine))
+    bench.machine.faults.set(reject(RemoteError("x.Gone", "gone")), target=member, nth=0)
+    await bench.undo()
+    await bench.settle()
+    assert differences(before, bench.machine.snapshot()) == []
 
 
 @in_virtual_time

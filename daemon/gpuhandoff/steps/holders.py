@@ -18,6 +18,8 @@ KILL_GRACE = 3.0
 
 SEAT_SERVICES = frozenset({"systemd-logind", "elogind", "seatd"})
 
+SOUND_SERVERS = frozenset({"pipewire", "wireplumber", "pulseaudio"})
+
 INDISPENSABLE = SEAT_SERVICES | {
     *("systemd", "dbus-daemon", "dbus-broker", "gpuhandoffd", "libvirtd", "virtqemud", "virtlogd", "pipewire"),
     *("wireplumber", "pulseaudio", "polkitd", "systemd-udevd"),
@@ -33,6 +35,14 @@ def is_indispensable(process: Process) -> bool:
 def is_seat_service(process: Process) -> bool:
     """Tell PID 1 and logind, which hold a node on a session's behalf and let go with it; never signalled (kernel.md 11)."""
     return process.pid == 1 or process.name in SEAT_SERVICES
+
+
+def follows_its_card(one: OpenNode) -> bool:
+    """Tell a sound server that watches the card: it closes the control node when the card goes (kernel.md 1.4).
+
+    Ended, it would leave its user without sound; waited for, it would never let go.
+    """
+    return one.process.name in SOUND_SERVERS and all(node.startswith("/dev/snd/control") for node in one.nodes)
 
 
 async def wait_free(

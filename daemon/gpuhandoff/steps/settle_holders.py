@@ -5,9 +5,9 @@ from __future__ import annotations
 import logging
 
 from gpuhandoff.errors import InUseError
-from gpuhandoff.host import Host
+from gpuhandoff.host import Host, OpenNode
 from gpuhandoff.model.plan import Json
-from gpuhandoff.steps.holders import end, name_open, wait_free
+from gpuhandoff.steps.holders import end, follows_its_card, name_open, wait_free
 
 AFTERWARDS = 2.0
 """Seconds for logind to let go of a node that it had open for somebody who has just ended (kernel.md 11)."""
@@ -29,11 +29,11 @@ class SettleHolders:
     async def apply(self, host: Host, arguments: Json, saved: Json) -> None:
         """Wait, end what may be ended, wait again; raises InUseError naming who is left."""
         nodes = list(arguments["nodes"])
-        holding = await wait_free(host, nodes, timeout=float(arguments["grace"]))
+        holding = await wait_free(host, nodes, timeout=float(arguments["grace"]), of=_counts)
         if holding and arguments["terminate"]:
             log.info("ending who has the GPU open: %s", name_open(holding))
             await end(host, [one.process for one in holding])
-            holding = await wait_free(host, nodes, timeout=AFTERWARDS)
+            holding = await wait_free(host, nodes, timeout=AFTERWARDS, of=_counts)
             if holding:
                 raise InUseError(
                     f"The GPU is still in use, although all who had it open were told to end: {name_open(holding)}."
@@ -49,4 +49,8 @@ class SettleHolders:
 
     async def holds(self, host: Host, arguments: Json, saved: Json) -> bool:
         """Tell whether nobody has the nodes open."""
-        return not await host.processes.holding(list(arguments["nodes"]))
+        return not any(_counts(one) for one in await host.processes.holding(list(arguments["nodes"])))
+
+
+def _counts(one: OpenNode) -> bool:
+    return not follows_its_card(one)

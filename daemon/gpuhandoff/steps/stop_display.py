@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+import contextlib
 import logging
 
 from gpuhandoff.errors import InUseError
 from gpuhandoff.host import Host, OpenNode
+from gpuhandoff.messages import RemoteError
 from gpuhandoff.model.plan import Json
 from gpuhandoff.model.world import Process
-from gpuhandoff.steps.holders import end, is_seat_service, name_open, wait_free
+from gpuhandoff.steps.holders import end, follows_its_card, is_seat_service, name_open, wait_free
 
 STOP_TIMEOUT = 100.0
 """Seconds: longer than the units' own TimeoutStopSec (30 to 90 s), by which systemd kills what does not end."""
@@ -63,7 +65,8 @@ class StopDisplay:
         unit = await host.units.unit(name)
         if unit is not None and unit.active_state == "active":
             return
-        await self._terminate(host, arguments)
+        with contextlib.suppress(RemoteError):  # logind gone: all the more reason to start the display manager
+            await self._terminate(host, arguments)
         holding = await host.processes.holding(list(arguments["nodes"]))
         await end(host, [p for one in holding if [(p := one.process).pid, p.start_time] in saved["compositors"]])
         await host.units.reset_failed(name)
@@ -82,7 +85,7 @@ class StopDisplay:
         """
 
         def of_session(one: OpenNode) -> bool:
-            return is_seat_service(one.process) or _inside(one.process, groups)
+            return is_seat_service(one.process) or (_inside(one.process, groups) and not follows_its_card(one))
 
         holding = await wait_free(host, nodes, timeout=LEFTOVER_GRACE, of=of_session)
         for _ in range(ROUNDS):

@@ -13,6 +13,7 @@ from gpuhandoff.errors import (
     WrongStateError,
 )
 from gpuhandoff.model.request import HolderPolicy, Hugepages, Options
+from gpuhandoff.model.roles import follows_its_card
 from gpuhandoff.model.world import Gpu, Holder, World
 from gpuhandoff.plan.display import drives_display, ends_with_display, sessions_shown
 from gpuhandoff.plan.stacks import can_unbind, loaded_stack, shares_driver
@@ -109,7 +110,10 @@ def unsettled(world: World, gpu: Gpu) -> list[Holder]:
     return [
         holder
         for holder in gpu.holders
-        if not holder.seat_service and holder.unit not in services and not (shown and ends_with_display(world, gpu, holder))
+        if not holder.seat_service
+        and not follows_its_card(holder.process, holder.nodes)
+        and holder.unit not in services
+        and not (shown and ends_with_display(world, gpu, holder))
     ]
 
 

@@ -7,6 +7,7 @@ import signal
 from collections.abc import Callable, Collection, Iterable
 
 from gpuhandoff.host import Host, OpenNode
+from gpuhandoff.model.roles import SEAT_SERVICES, is_seat_service
 from gpuhandoff.model.world import Process
 
 FIRST_LOOK = 0.05
@@ -15,10 +16,6 @@ TERM_GRACE = 5.0
 """Seconds between SIGTERM and SIGKILL."""
 KILL_GRACE = 3.0
 """Seconds for a killed process to be gone."""
-
-SEAT_SERVICES = frozenset({"systemd-logind", "elogind", "seatd"})
-
-SOUND_SERVERS = frozenset({"pipewire", "wireplumber", "pulseaudio"})
 
 INDISPENSABLE = SEAT_SERVICES | {
     *("systemd", "dbus-daemon", "dbus-broker", "gpuhandoffd", "libvirtd", "virtqemud", "virtlogd", "pipewire"),
@@ -30,19 +27,6 @@ INDISPENSABLE = SEAT_SERVICES | {
 def is_indispensable(process: Process) -> bool:
     """Tell what must not be paused while a GPU moves."""
     return process.pid == 1 or process.name in INDISPENSABLE
-
-
-def is_seat_service(process: Process) -> bool:
-    """Tell PID 1 and logind, which hold a node on a session's behalf and let go with it; never signalled (kernel.md 11)."""
-    return process.pid == 1 or process.name in SEAT_SERVICES
-
-
-def follows_its_card(one: OpenNode) -> bool:
-    """Tell a sound server that watches the card: it closes the control node when the card goes (kernel.md 1.4).
-
-    Ended, it would leave its user without sound; waited for, it would never let go.
-    """
-    return one.process.name in SOUND_SERVERS and all(node.startswith("/dev/snd/control") for node in one.nodes)
 
 
 async def wait_free(

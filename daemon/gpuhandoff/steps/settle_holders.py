@@ -7,7 +7,8 @@ import logging
 from gpuhandoff.errors import InUseError
 from gpuhandoff.host import Host, OpenNode
 from gpuhandoff.model.plan import Json
-from gpuhandoff.steps.holders import end, follows_its_card, name_open, wait_free
+from gpuhandoff.model.roles import follows_its_card
+from gpuhandoff.steps.holders import end, name_open, wait_free
 
 AFTERWARDS = 2.0
 """Seconds for logind to let go of a node that it had open for somebody who has just ended (kernel.md 11)."""
@@ -53,4 +54,4 @@ class SettleHolders:
 
 
 def _counts(one: OpenNode) -> bool:
-    return not follows_its_card(one)
+    return not follows_its_card(one.process, one.nodes)

@@ -7,9 +7,9 @@ from collections.abc import Iterator, Sequence
 from dataclasses import replace
 
 from gpuhandoff.host import Host, OpenNode
+from gpuhandoff.model.roles import is_seat_service
 from gpuhandoff.model.world import Gpu, Holder, Process
 
-_SEAT_SERVICES = frozenset({"systemd-logind", "elogind", "seatd"})
 _SESSION_SCOPE = re.compile(r"/session-([^/]+)\.scope")
 _UNIT = re.compile(r"/([^/]+\.(?:service|scope|socket))(?:/|$)")
 _NVIDIA_CARD = re.compile(r"nvidia\d+")
@@ -58,7 +58,7 @@ def _holder(process: Process, nodes: tuple[str, ...]) -> Holder:
         nodes,
         unit=units[-1] if units else "",
         session=session[1] if session else "",
-        seat_service=process.pid == 1 or process.name in _SEAT_SERVICES,
+        seat_service=is_seat_service(process),
     )
 
 

@@ -59,9 +59,14 @@ class Recovery:
         """Renew what ended with the last daemon (the sleep inhibitor); report what somebody else undid."""
         for entry in record.entries:
             step = self._steps.get(entry.name)
-            if step is None or entry.saved is None or await step.holds(self._host, entry.arguments, entry.saved):
+            if step is None or entry.saved is None:
                 continue
-            if step.volatile:
-                await step.apply(self._host, entry.arguments, entry.saved)
-            else:
-                log.warning("%s of %s is no longer in effect: somebody else undid it", entry.name, record.gpu)
+            try:
+                if await step.holds(self._host, entry.arguments, entry.saved):
+                    continue
+                if step.volatile:
+                    await step.apply(self._host, entry.arguments, entry.saved)
+                else:
+                    log.warning("%s of %s is no longer in effect: somebody else undid it", entry.name, record.gpu)
+            except Exception:
+                log.exception("%s of %s cannot be looked at", entry.name, record.gpu)

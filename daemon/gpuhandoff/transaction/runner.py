@@ -117,7 +117,7 @@ class Runner:
             log.info("undo of %s", entry.name, extra={"GPU": str(record.gpu), "JOB": record.job, "STEP": entry.name})
             try:
                 await step.undo(self._host, entry.arguments, entry.saved or {})
-            except (ProblemError, OSError, OverdueError, RemoteError) as error:
+            except Exception as error:
                 log.exception(
                     "undo of %s failed", entry.name, extra={"GPU": str(record.gpu), "JOB": record.job, "STEP": entry.name}
                 )

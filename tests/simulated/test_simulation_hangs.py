@@ -35,7 +35,7 @@ async def test_fact_6_an_open_sound_node_makes_the_unbind_sleep_until_it_is_clos
     await asyncio.sleep(0)
     await asyncio.sleep(0)
     assert [event.path.rsplit("/", 1)[-1] for event in unbound] == [AUDIO]
-    assert not machine.kernel.pending
+    assert not machine.operations
 
 
 @in_virtual_time
@@ -114,7 +114,7 @@ async def test_an_open_i2c_bus_blocks_the_gpu_driver() -> None:
     assert (caught.value.state, caught.value.waits_in) == ("D", "i2c_del_adapter")
     machine.processes.end(holder.pid)
     await asyncio.sleep(0.1)
-    assert not machine.kernel.pending
+    assert not machine.operations
 
 
 @in_virtual_time
@@ -140,7 +140,7 @@ async def test_fact_11_nvidia_waits_for_its_users_in_a_sleep_that_looks_interrup
     assert caught.value.state == "S"
     machine.processes.end(holder.pid)
     await asyncio.sleep(0.1)
-    assert not machine.kernel.pending
+    assert not machine.operations
 
 
 @in_virtual_time
@@ -151,7 +151,7 @@ async def test_fact_11_with_cuda_killing_the_holder_does_not_help() -> None:
         await machine.kernel.write(unbind("nvidia"), SECOND_GPU, deadline=5)
     machine.processes.end(holder.pid)
     await asyncio.sleep(1000)
-    assert machine.kernel.pending
+    assert machine.operations
 
 
 @in_virtual_time
@@ -177,4 +177,4 @@ async def test_a_cancelled_caller_waits_for_the_kernel() -> None:
     with pytest.raises(asyncio.CancelledError):
         await task
     assert bound(machine, AUDIO) is None
-    assert not machine.kernel.pending
+    assert not machine.operations

@@ -66,7 +66,7 @@ async def test_unbinding_under_a_guest_waits_for_its_end() -> None:
     machine.stop_guest(GPU)
     assert await machine.processes.ended([], timeout=1)
     await machine.waits.takes(0.1)
-    assert not machine.kernel.pending
+    assert not machine.operations
 
 
 @in_virtual_time

@@ -270,7 +270,7 @@ async def test_nothing_that_fails_here_fails_a_handoff(target: str, caplog: pyte
         bench = await StepBench.of(machine)
         machine.faults.set(fault, target=target, nth=0)
         await bench.apply("free-memory", {"bytes": 64 << 30, "compact": True})
-        for pending in tuple(machine.kernel.pending):
+        for pending in tuple(machine.operations):
             pending.cancel()
     assert "not all memory was freed" in caplog.text
 

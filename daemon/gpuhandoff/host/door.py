@@ -32,8 +32,36 @@ class OverdueError(Exception):
         self.waits_in = waits_in
 
 
+@dataclass(frozen=True, slots=True)
+class Pending:
+    """An operation that nobody waits for any more and the kernel has not finished: overdue, or of a daemon that was killed.
+
+    `process` is the child's pid, `state` its one-letter state, `waits_in` the kernel function it sleeps in.
+    """
+
+    operation: str
+    seconds: float
+    """Since it began, or since it was found."""
+    process: int
+    state: str
+    waits_in: str
+
+
 class Kernel(Protocol):
     """sysfs, procfs and modules. Paths are absolute, as on the running system. Failures are OSError with their errno."""
+
+    def on_behalf(self, gpu: str) -> Kernel:
+        """Return this kernel for work on one GPU: while an operation of that GPU is pending, every other is refused.
+
+        Refused means OverdueError, at once: the device's lock is held, whatever came next would hang as well
+        (kernel.md 1.5).
+        """
+
+    def pending(self, gpu: str) -> tuple[Pending, ...]:
+        """Return the operations on behalf of a GPU that the kernel has not finished though nobody waits for them."""
+
+    async def settled(self, gpu: str) -> None:
+        """Wait, perhaps for ever, until nothing is pending on behalf of a GPU."""
 
     def read(self, path: str) -> str:
         """Return a lock-free attribute without its trailing newline; raises OSError."""

@@ -5,13 +5,21 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import json
+import logging
+import math
+import os
 import socket
+from collections.abc import Coroutine
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from gpuhandoff.host.door import OverdueError
+from gpuhandoff.host.door import OverdueError, Pending, Processes
 from gpuhandoff.host.workshop import LARGEST_MESSAGE, Workshop
+from gpuhandoff.model.address import PciAddress
+from gpuhandoff.model.world import Process
+
+log = logging.getLogger(__name__)
 
 
 @dataclass(slots=True)
@@ -21,11 +29,11 @@ class _Worker:
 
 
 @dataclass(frozen=True, slots=True)
-class Pending:
-    """An operation that was overdue and has not returned yet."""
-
+class _LeftBehind:
     operation: str
+    gpu: str
     pid: int
+    began: float
     finished: asyncio.Task[None] = field(compare=False)
 
 
@@ -35,14 +43,17 @@ class Workers:
     def __init__(self, workshop: Workshop) -> None:
         self._workshop = workshop
         self._idle: list[_Worker] = []
-        self.pending: list[Pending] = []
+        self._left_behind: list[_LeftBehind] = []
 
-    async def do(self, description: str, deadline: float, **request: str) -> Any:
+    async def do(self, description: str, deadline: float, gpu: str, /, **request: str) -> Any:
         """Carry out a request; raises OSError as the kernel said it, or OverdueError after `deadline` seconds.
 
-        A caller that is cancelled waits for the kernel all the same, up to the deadline: nothing is left behind unwatched.
+        On behalf of a GPU that has something pending it raises OverdueError at once. A caller that is cancelled waits for
+        the kernel all the same, up to the deadline: nothing is left behind unwatched.
         """
-        task = asyncio.create_task(self._do(description, deadline, request))
+        for one in self.pending(gpu):
+            raise OverdueError(one.operation, one.seconds, one.process, one.state, one.waits_in)
+        task = asyncio.create_task(self._do(description, deadline, gpu, request))
         try:
             return await asyncio.shield(task)
         except asyncio.CancelledError:
@@ -51,6 +62,32 @@ class Workers:
                 task.exception()
             raise
 
+    def pending(self, gpu: str) -> tuple[Pending, ...]:
+        """Return what was left behind on behalf of a GPU, none for no GPU."""
+        now = asyncio.get_running_loop().time()
+        return tuple(
+            Pending(one.operation, now - one.began, one.pid, *_whereabouts(one.pid))
+            for one in self._left_behind
+            if gpu and one.gpu == gpu
+        )
+
+    async def settled(self, gpu: str) -> None:
+        """Wait until nothing is left behind on behalf of a GPU."""
+        while waiting := {one.finished for one in self._left_behind if one.gpu == gpu}:
+            await asyncio.wait(waiting)
+
+    async def adopt(self, processes: Processes) -> None:
+        """Watch the workers of a daemon that was killed: what they do goes on without it.
+
+        A worker at work for a GPU is named after it, and is where this process is.
+        """
+        found = await processes.all()
+        own = next(process for process in found if process.pid == os.getpid())
+        for process in found:
+            if process.uid == own.uid and process.cgroup == own.cgroup and _is_address(process.name):
+                log.warning("process %d of an earlier daemon still works on %s", process.pid, process.name)
+                self._watch("what an earlier daemon began", process.name, process.pid, _gone(processes, process))
+
     def close(self) -> None:
         """Let idle workers end."""
         for worker in self._idle:
@@ -58,14 +95,14 @@ class Workers:
         self._idle.clear()
         self._workshop.close()
 
-    async def _do(self, description: str, deadline: float, request: dict[str, str]) -> Any:
+    async def _do(self, description: str, deadline: float, gpu: str, request: dict[str, str]) -> Any:
         loop = asyncio.get_running_loop()
         worker = self._idle.pop() if self._idle else await self._hire()
-        await loop.sock_sendall(worker.socket, json.dumps(request).encode())
+        await loop.sock_sendall(worker.socket, json.dumps({"gpu": gpu, **request}).encode())
         answer = asyncio.ensure_future(loop.sock_recv(worker.socket, LARGEST_MESSAGE))
         done, _ = await asyncio.wait({answer}, timeout=deadline)
         if not done:
-            self._leave_behind(description, worker, answer)
+            self._leave_behind(description, gpu, worker, answer)
             raise OverdueError(description, deadline, worker.pid, *_whereabouts(worker.pid))
         data = answer.result()
         if not data:
@@ -82,15 +119,33 @@ class Workers:
         worker.pid = int(await asyncio.get_running_loop().sock_recv(worker.socket, 32))
         return worker
 
-    def _leave_behind(self, description: str, worker: _Worker, answer: asyncio.Future[bytes]) -> None:
+    def _leave_behind(self, description: str, gpu: str, worker: _Worker, answer: asyncio.Future[bytes]) -> None:
         async def finish() -> None:
             with contextlib.suppress(OSError):
                 await answer
             worker.socket.close()
-            self.pending = [one for one in self.pending if one.finished is not task]
 
-        task = asyncio.create_task(finish(), name=f"waiting for {description}")
-        self.pending.append(Pending(description, worker.pid, task))
+        self._watch(description, gpu, worker.pid, finish())
+
+    def _watch(self, operation: str, gpu: str, pid: int, end: Coroutine[Any, Any, None]) -> None:
+        task = asyncio.create_task(end, name=f"waiting for {operation}")
+        self._left_behind.append(_LeftBehind(operation, gpu, pid, asyncio.get_running_loop().time(), task))
+        task.add_done_callback(self._finished)
+
+    def _finished(self, task: asyncio.Task[None]) -> None:
+        self._left_behind = [one for one in self._left_behind if one.finished is not task]
+
+
+def _is_address(name: str) -> bool:
+    try:
+        PciAddress.parse(name)
+    except ValueError:
+        return False
+    return True
+
+
+async def _gone(processes: Processes, process: Process) -> None:
+    await processes.ended([process], timeout=math.inf)
 
 
 def _whereabouts(pid: int) -> tuple[str, str]:

@@ -10,6 +10,7 @@ Imports nothing but small modules of the standard library: this is what the chil
 
 from __future__ import annotations
 
+import contextlib
 import ctypes
 import errno
 import json
@@ -19,6 +20,7 @@ import socket
 from typing import Any, NoReturn
 
 LARGEST_MESSAGE = 1 << 16
+NAME = "gpuhandoffd"
 _DELETE_MODULE_FLAGS = os.O_NONBLOCK
 MODPROBE = ("/usr/sbin/modprobe", "/sbin/modprobe")
 
@@ -69,12 +71,18 @@ def _make_workers(sock: socket.socket) -> NoReturn:
 def _work(sock: socket.socket) -> NoReturn:
     signal.signal(signal.SIGCHLD, signal.SIG_DFL)
     sock.send(str(os.getpid()).encode())
+    shown = ""
     while True:
         data = sock.recv(LARGEST_MESSAGE)
         if not data:
             os._exit(0)
         try:
-            answer = {"value": _carry_out(**json.loads(data))}
+            request = json.loads(data)
+            gpu = request.pop("gpu")
+            if gpu != shown:
+                _show(gpu or NAME)
+                shown = gpu
+            answer = {"value": _carry_out(**request)}
         except OSError as error:
             answer = {"errno": error.errno or errno.EIO, "text": error.strerror or str(error)}
         except Exception as error:  # noqa: BLE001  (told to the daemon, which raises it)
@@ -83,6 +91,12 @@ def _work(sock: socket.socket) -> NoReturn:
             sock.send(json.dumps(answer).encode()[:LARGEST_MESSAGE])
         except OSError:
             os._exit(0)
+
+
+def _show(name: str) -> None:
+    """Be named after the GPU that this is for: a daemon that is started meanwhile sees it (`Workers.adopt`)."""
+    with contextlib.suppress(OSError):
+        _write("/proc/self/comm", name)
 
 
 def _carry_out(what: str, path: str = "", text: str = "") -> Any:

@@ -6,30 +6,57 @@ import asyncio
 import errno
 import inspect
 from collections.abc import Awaitable, Callable
+from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from gpuhandoff.host.door import DEADLINE, OverdueError
+from gpuhandoff.host.door import DEADLINE, OverdueError, Pending
 from gpuhandoff.simulation.faults import Operation
 from gpuhandoff.simulation.tree import failure
 
 if TYPE_CHECKING:
     from gpuhandoff.simulation.machine import SimulatedMachine
+    from gpuhandoff.simulation.process import SimulatedProcess
 
 CALL_SECONDS = 0.002
 """What the way through a child process costs, and a moment in which a job can be cancelled."""
 
 
-class SimulatedKernel:
-    """sysfs, procfs and modules of a simulated machine.
+@dataclass(slots=True)
+class Flying:
+    """An operation under way in the simulated kernel. It belongs to the machine, not to the caller: it outlives a daemon."""
 
-    An operation belongs to the machine, not to the caller: when the caller gives up, it stays pending and completes
-    when its cause goes (kernel.md 1.5).
+    operation: Operation
+    gpu: str
+    owner: object
+    began: float
+    child: SimulatedProcess | None = None
+    """The process that was left behind with it, once it was overdue."""
+
+
+class SimulatedKernel:
+    """sysfs, procfs and modules of a simulated machine, as one daemon reaches them.
+
+    When the caller gives up, an operation stays pending and completes when its cause goes (kernel.md 1.5).
     """
 
-    def __init__(self, machine: SimulatedMachine) -> None:
+    def __init__(self, machine: SimulatedMachine, gpu: str = "", owner: object = None) -> None:
         self._machine = machine
         self._tree = machine.tree
-        self.pending: dict[asyncio.Task[object], Operation] = {}
+        self._gpu = gpu
+        self._owner = owner or object()
+
+    def on_behalf(self, gpu: str) -> SimulatedKernel:
+        """Return this kernel for work on one GPU."""
+        return SimulatedKernel(self._machine, gpu, self._owner)
+
+    def pending(self, gpu: str) -> tuple[Pending, ...]:
+        """Return what is under way for a GPU and overdue, or an earlier daemon's."""
+        return tuple(self._shown(task, flying) for task, flying in self._pending(gpu))
+
+    async def settled(self, gpu: str) -> None:
+        """Wait until the kernel has finished with a GPU."""
+        while waiting := {task for task, _ in self._pending(gpu)}:
+            await asyncio.wait(waiting)
 
     def read(self, path: str) -> str:
         """Return an attribute without its trailing newline."""
@@ -110,9 +137,12 @@ class SimulatedKernel:
 
         A cancelled caller waits for the kernel first (docs/architecture.md), as nobody else watches the operation.
         """
+        for one in self.pending(self._gpu):
+            raise OverdueError(one.operation, one.seconds, one.process, one.state, one.waits_in)
         loop = asyncio.get_running_loop()
         task: asyncio.Task[object] = loop.create_task(self._carry_out(operation, perform))
-        self.pending[task] = operation
+        flying = Flying(operation, self._gpu, self._owner, loop.time())
+        self._machine.operations[task] = flying
         task.add_done_callback(self._done)
         ends = loop.time() + deadline
         cancelled = False
@@ -122,9 +152,10 @@ class SimulatedKernel:
             except asyncio.CancelledError:
                 cancelled = True
         if not task.done():
-            error = self._overdue(task, operation, deadline)
+            self._leave_behind(task, flying)
             if not cancelled:
-                raise error
+                one = self._shown(task, flying)
+                raise OverdueError(one.operation, deadline, one.process, one.state, one.waits_in)
         if cancelled:
             raise asyncio.CancelledError
         task.result()
@@ -133,22 +164,35 @@ class SimulatedKernel:
         await self._machine.waits.takes(CALL_SECONDS)
         await self._machine.faults.guard(operation, perform)
 
-    def _overdue(self, task: asyncio.Task[object], operation: Operation, deadline: float) -> OverdueError:
+    def _leave_behind(self, task: asyncio.Task[object], flying: Flying) -> None:
         """Leave a child process behind that ends when the operation does, in the state that ps would show."""
-        sleep = self._machine.waits.where(task)
         child = self._machine.processes.spawn(
-            "gpuhandoff-call", cgroup="/system.slice/gpuhandoffd.service", state=sleep.state, unkillable=True
+            "gpuhandoff-call",
+            cgroup="/system.slice/gpuhandoffd.service",
+            state=self._machine.waits.where(task).state,
+            unkillable=True,
         )
         task.add_done_callback(lambda _: self._machine.processes.end(child.pid))
-        return OverdueError(
-            f"{operation.kind} {operation.target} {operation.detail}".strip(),
-            deadline,
-            child.pid,
+        flying.child = child
+
+    def _pending(self, gpu: str) -> list[tuple[asyncio.Task[object], Flying]]:
+        return [
+            (task, flying)
+            for task, flying in self._machine.operations.items()
+            if gpu and flying.gpu == gpu and (flying.child is not None or flying.owner is not self._owner)
+        ]
+
+    def _shown(self, task: asyncio.Task[object], flying: Flying) -> Pending:
+        sleep = self._machine.waits.where(task)
+        return Pending(
+            f"{flying.operation.kind} {flying.operation.target} {flying.operation.detail}".strip(),
+            asyncio.get_running_loop().time() - flying.began,
+            flying.child.pid if flying.child is not None else 0,
             sleep.state,
             sleep.function,
         )
 
     def _done(self, task: asyncio.Task[object]) -> None:
-        del self.pending[task]
+        del self._machine.operations[task]
         if not task.cancelled():
             task.exception()

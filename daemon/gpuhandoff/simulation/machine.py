@@ -14,7 +14,7 @@ from gpuhandoff.simulation.control_groups import ControlGroups
 from gpuhandoff.simulation.faults import Faults
 from gpuhandoff.simulation.functions import add_function
 from gpuhandoff.simulation.graphics import Graphics
-from gpuhandoff.simulation.kernel import SimulatedKernel
+from gpuhandoff.simulation.kernel import Flying, SimulatedKernel
 from gpuhandoff.simulation.logind import SimulatedLogind
 from gpuhandoff.simulation.loopback import LoopbackBroker
 from gpuhandoff.simulation.memory import Memory
@@ -75,6 +75,8 @@ class SimulatedMachine:
         self.modules = Modules(self, catalogue(nvidia_version))
         self.units = Units(self)
         self.sessions = Sessions(self)
+        self.operations: dict[asyncio.Task[object], Flying] = {}
+        """What is under way in the kernel."""
         self.kernel = SimulatedKernel(self)
         self.systemd = SimulatedSystemd(self)
         self.logind = SimulatedLogind(self)

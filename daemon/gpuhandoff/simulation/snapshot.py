@@ -39,7 +39,9 @@ def take_snapshot(machine: SimulatedMachine) -> dict[str, Any]:
         "workqueues": format_mask(machine.processors.workqueue),
         "governors": {str(cpu): governor for cpu, governor in machine.processors.governors.items()},
         "frozen": machine.control_groups.frozen(),
-        "pending": sorted(f"{one.kind} {one.target} {one.detail}" for one in machine.kernel.pending.values()),
+        "pending": sorted(
+            f"{one.operation.kind} {one.operation.target} {one.operation.detail}" for one in machine.operations.values()
+        ),
     }
 
 

@@ -26,7 +26,7 @@ class Watches:
         if known is not None and known[0] == key:
             return
         self.end(gpu)
-        self._tasks[gpu] = (key, asyncio.create_task(self._guarded(wait()), name=f"{self._kind} of {gpu}: {key}"))
+        self._tasks[gpu] = (key, asyncio.create_task(self._guarded(wait), name=f"{self._kind} of {gpu}: {key}"))
 
     def end(self, gpu: PciAddress) -> None:
         """Wait for nothing any more."""
@@ -42,8 +42,8 @@ class Watches:
             self.end(gpu)
         await asyncio.gather(*self._ending, return_exceptions=True)
 
-    async def _guarded(self, wait: Coroutine[Any, Any, None]) -> None:
+    async def _guarded(self, wait: Callable[[], Coroutine[Any, Any, None]]) -> None:
         try:
-            await wait
+            await wait()
         except Exception:
             log.exception("watching failed")

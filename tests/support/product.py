@@ -78,7 +78,8 @@ class Product:
         if self.daemon is None or self._bus is None:
             return
         self.daemon = None
-        left = _descriptors() - self._own - self._left - set(self.machine.logind.inhibitors)
+        others = {*self.machine.logind.inhibitors, *self.machine.descriptors.kept.values()}
+        left = _descriptors() - self._own - self._left - others
         for descriptor in left:  # the number stays taken until nothing can close it any more
             os.dup2(_nothing(), descriptor, inheritable=False)
         self._bus.drop()
@@ -90,6 +91,7 @@ class Product:
     async def reboot(self, build: Callable[[], Awaitable[SimulatedMachine]]) -> None:
         """Cut the power, and boot the same machine: nothing runs on, /run is empty; /var/lib stays."""
         self.kill()
+        self.machine.descriptors.clear()
         self.machine = await build()
         self.machine.boot_id = str(uuid.uuid4())
         shutil.rmtree(self.directory, ignore_errors=True)
@@ -178,11 +180,16 @@ class Product:
 
 
 def _descriptors() -> set[int]:
-    listing = os.open("/proc/self/fd", os.O_RDONLY | os.O_DIRECTORY)
+    return {int(name) for name in os.listdir("/proc/self/fd") if _open(int(name))}
+
+
+def _open(descriptor: int) -> bool:
+    """Tell an open descriptor, be it of a pipe, from the one that listed them all."""
     try:
-        return {int(name) for name in os.listdir(listing)} - {listing}
-    finally:
-        os.close(listing)
+        os.fstat(descriptor)
+    except OSError:
+        return False
+    return True
 
 
 def _nothing() -> int:

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import warnings
 import weakref
 from collections.abc import Iterator
 from contextvars import Context, ContextVar, copy_context
@@ -39,8 +40,11 @@ class Life:
             _LIFE.reset(token)
 
     def adopt(self, task: asyncio.Task[Any], context: Context) -> None:
-        """Remember a task, to be stopped at the end."""
-        self._tasks[task] = context
+        """Remember a task, to be stopped at the end; what comes after the end is never begun."""
+        if self.ended:
+            self._lay_out(task, context)
+        else:
+            self._tasks[task] = context
 
     def end(self) -> None:
         """Stop every task where it is; it never ends, so nobody may wait for it."""
@@ -48,19 +52,31 @@ class Life:
         current = asyncio.current_task()
         for task, context in list(self._tasks.items()):
             if not task.done() and task is not current:
-                asyncio.tasks._unregister_task(task)  # noqa: SLF001
-                task._log_destroy_pending = False  # type: ignore[attr-defined]  # noqa: SLF001
-                self._dead.append((task, context))
+                self._lay_out(task, context)
 
     def bury(self) -> None:
         """Close the coroutines of the dead, once nothing matters any more: their `finally` meets doors that are shut."""
-        for task, context in self._dead:
-            coroutine = task.get_coro()
-            for _ in range(CLOSINGS):
-                with contextlib.suppress(RuntimeError):  # it waits for something in a `finally`: once more
-                    context.run(coroutine.close)
-                    break
-        self._dead.clear()
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # about what a `finally` has begun and nobody will ever wait for
+            while self._dead:
+                _close(*self._dead.pop())
+
+    def _lay_out(self, task: asyncio.Task[Any], context: Context) -> None:
+        asyncio.tasks._unregister_task(task)  # noqa: SLF001
+        task._log_destroy_pending = False  # type: ignore[attr-defined]  # noqa: SLF001
+        self._dead.append((task, context))
+
+
+def _close(task: asyncio.Task[Any], context: Context) -> None:
+    coroutine = task.get_coro()
+    for _ in range(CLOSINGS):
+        try:
+            context.run(coroutine.close)
+        except RuntimeError:  # it waits for something in a `finally`: once more
+            continue
+        except (Exception, KilledError):  # noqa: BLE001  (nobody listens to the dead)
+            return
+        return
 
 
 _LIFE: ContextVar[Life | None] = ContextVar("life", default=None)

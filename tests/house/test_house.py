@@ -28,6 +28,7 @@ LAYERS: dict[str, set[str]] = {
     "steps": {"errors", "host", "messages", "model"},
     "plan": {"config", "errors", "model"},
     "transaction": {"errors", "host", "messages", "model", "plan", "steps"},
+    "history": {"model"},
     "authority": {"errors", "messages", "model", "names"},
 }
 """What each room may import; `service` and `simulation` put the rooms together."""

@@ -10,6 +10,7 @@ from gpuhandoff.config import Configuration
 from gpuhandoff.messages import Match, Signal, Variant
 from gpuhandoff.service.daemon import Daemon, Setting
 from gpuhandoff.service.jobs import Jobs
+from gpuhandoff.simulation.archive import SimulatedArchive
 from gpuhandoff.simulation.host import simulated_host
 from gpuhandoff.simulation.loopback import LoopbackBroker, LoopbackBus
 from gpuhandoff.simulation.machine import SimulatedMachine
@@ -26,9 +27,17 @@ FOREVER = 3600.0
 class Product:
     """A machine, a bus, a daemon that can be killed and started again, and a client."""
 
-    def __init__(self, machine: SimulatedMachine, directory: Path, configuration: Configuration | None = None) -> None:
+    def __init__(
+        self,
+        machine: SimulatedMachine,
+        directory: Path,
+        configuration: Configuration | None = None,
+        state_directory: Path | None = None,
+    ) -> None:
         self.machine = machine
         self.directory = directory
+        self.state_directory = state_directory
+        self.archive = SimulatedArchive(machine)
         self.broker = LoopbackBroker()
         self.client = self.broker.connect(uid=1000)
         self.signals: list[Signal] = []
@@ -48,7 +57,8 @@ class Product:
         """Start a daemon and wait until it has dealt with what an earlier one left."""
         self._bus = self.broker.connect()
         host = simulated_host(self.machine, self._bus)
-        self.daemon = Daemon(Setting(self._bus, host, self.directory, lambda: self._configuration))
+        setting = Setting(self._bus, host, self.directory, lambda: self._configuration, self.state_directory, self.archive)
+        self.daemon = Daemon(setting)
         await self.daemon.start()
         await self.idle()
 

@@ -30,6 +30,14 @@ class Hugepages(StrEnum):
     STATIC = "static"
 
 
+class Why(StrEnum):
+    """Why a move is made; a short word that history keeps."""
+
+    ASKED = "asked"
+    LEASE_ENDED = "lease-ended"
+    RECOVERY = "recovery"
+
+
 @dataclass(frozen=True, slots=True)
 class Options:
     """The `a{sv}` of Handoff and Reclaim; defaults come from the configuration (per GPU, per VM), then from here."""
@@ -62,3 +70,4 @@ class Request:
     options: Options
     sender: str = ""
     interactive: bool = False
+    why: Why = Why.ASKED

@@ -11,7 +11,7 @@ from gpuhandoff.errors import ProblemError
 from gpuhandoff.host import Host
 from gpuhandoff.messages import Bus, Match, Signal, Unsubscribe
 from gpuhandoff.model.address import PciAddress
-from gpuhandoff.model.request import Operation, Options, Request
+from gpuhandoff.model.request import Operation, Options, Request, Why
 from gpuhandoff.service.fleet import Fleet
 from gpuhandoff.service.jobs import Job
 from gpuhandoff.service.moves import Moves
@@ -73,7 +73,7 @@ class Leases:
             return
         log.info("the lease of %s ended: its caller left the bus", job.gpu, extra={"GPU": str(job.gpu)})
         await self._guest_ended(job.gpu)
-        request = Request(Operation.RECLAIM, job.gpu, Options())
+        request = Request(Operation.RECLAIM, job.gpu, Options(), why=Why.LEASE_ENDED)
         try:
             await self._moves.start(request, job.gpu, 0).finished.wait()
         except ProblemError as problem:

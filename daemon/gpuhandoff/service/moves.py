@@ -16,6 +16,7 @@ from gpuhandoff.model.world import Gpu, Process, World
 from gpuhandoff.names import MANAGER_INTERFACE, MANAGER_PATH
 from gpuhandoff.plan.handoff import plan_handoff
 from gpuhandoff.plan.reclaim import plan_release
+from gpuhandoff.service.chronicle import Chronicle
 from gpuhandoff.service.fleet import Fleet
 from gpuhandoff.service.inhibitors import Inhibitors
 from gpuhandoff.service.jobs import Job, Jobs
@@ -43,6 +44,7 @@ class Moves:
         inhibitors: Inhibitors,
         tree: ObjectTree,
         configuration: Callable[[], Configuration],
+        chronicle: Chronicle,
     ) -> None:
         self._host = host
         self._fleet = fleet
@@ -52,6 +54,7 @@ class Moves:
         self._inhibitors = inhibitors
         self._tree = tree
         self._configuration = configuration
+        self._chronicle = chronicle
 
     def start(self, request: Request, gpu: PciAddress, uid: int) -> Job:
         """Start the job that carries out `request`, or join the one that does so already."""
@@ -89,6 +92,7 @@ class Moves:
         plan = self._plan_handoff(world, gpu, options)
         if options.dry_run:
             return
+        await self._chronicle.begin(job)
         self._prepare(job.gpu, start=True)
         try:
             await self._inhibitors.delayed(self._configuration().host.inhibit_delay)
@@ -117,6 +121,7 @@ class Moves:
             return
         if gpu.guest is not None:
             await self._evict(gpu, gpu.guest, options)
+        await self._chronicle.begin(job)
         try:
             if plan is None:
                 await self._runner.undo(self._journals.open(job.gpu), "reclaim", self.observer(job))

@@ -75,6 +75,11 @@ def test_one_thing_has_one_name_everywhere() -> None:
     }
 
 
+def test_names_that_differ_in_their_case_only_are_two() -> None:
+    found = redact({"vms": {"a": 1, "A": 2}, "vm": "A"})
+    assert found == {"vms": {"vm2": 1, "vm1": 2}, "vm": "vm1"}
+
+
 def test_our_own_words_stay_whoever_is_called_like_them() -> None:
     document = {"state": "host", "outcome": "done", "driver": "nvidia", "why": "done", "message": "done by nvidia on host"}
     found = redact(document, users=["done", "nvidia"], hosts=["host"])

@@ -52,9 +52,15 @@ class _Redaction:
     def __init__(self, users: Collection[str], machines: Collection[str], hosts: Collection[str]) -> None:
         self._places: dict[str, str] = {}
         for kind, names in (("host", hosts), ("vm", machines), ("user", users)):
-            self._places |= {name.lower(): f"{kind}{number}" for number, name in enumerate(sorted(names), 1)}
+            self._places |= {name: f"{kind}{number}" for number, name in enumerate(sorted(names), 1)}
         self._identifiers: dict[str, str] = {}
-        self._names = _pattern(name for name in self._places if len(name) >= _SHORTEST and not name.isdigit())
+        self._spelled = {
+            spelling.lower(): place
+            for name, place in self._places.items()
+            if len(name) >= _SHORTEST and not name.isdigit()
+            for spelling in (name.replace("-", "\\x2d"), name)  # as in the names of units
+        }
+        self._names = _pattern(self._spelled)
 
     def value(self, value: Any, key: str = "") -> Any:
         match value:
@@ -63,7 +69,7 @@ class _Redaction:
             case list() | tuple():
                 return [self.value(one, key) for one in value]
             case Mapping() if key == "vms":
-                return {self._places.get(name.lower(), name): self.value(one) for name, one in value.items()}
+                return {self._places.get(name, name): self.value(one) for name, one in value.items()}
             case Mapping():
                 return {name: self.value(one, name) for name, one in value.items()}
         return value
@@ -72,18 +78,18 @@ class _Redaction:
         if key.lower() in _OURS and _WORD.fullmatch(text):
             return text
         if key in {"vm", "user"}:
-            return self._places.get(text.lower(), text)
+            return self._places.get(text, text)
         text = _BOOT_LINE.sub(_boot_parameters, text)
         text = _HOME.sub(self._home, text)
         text = _MACHINE_SCOPE.sub(r"\1…\2", text)
         text = _UUID.sub(self._identifier("uuid"), text)
         text = _MAC.sub(self._identifier("mac"), text)
-        return self._names.sub(lambda found: self._places[_unescaped(found[0]).lower()], text)
+        return self._names.sub(lambda found: self._spelled.get(found[0].lower(), "…"), text)
 
     def _home(self, found: re.Match[str]) -> str:
         if found[3]:
             return f"{found[3]}/…"
-        return f"{found[1]}{self._places.get(found[2].lower(), 'someone')}/…"
+        return f"{found[1]}{self._places.get(found[2], 'someone')}/…"
 
     def _identifier(self, kind: str) -> Callable[[re.Match[str]], str]:
         def place(found: re.Match[str]) -> str:
@@ -114,16 +120,9 @@ def _of_the_system(document: Mapping[str, Any]) -> bool:
 
 
 def _pattern(names: Iterable[str]) -> re.Pattern[str]:
-    """Return what finds names as words, also as systemd escapes them in the names of units."""
-    spelled = {spelling for name in names for spelling in (name, name.replace("-", "\\x2d"))}
-    if not spelled:
-        return re.compile(r"(?!)")
-    words = "|".join(re.escape(one) for one in sorted(spelled, key=lambda one: (-len(one), one)))
-    return re.compile(rf"(?:(?<![^\W_])|(?<=\\x2d))(?:{words})(?![^\W_])", re.IGNORECASE)
-
-
-def _unescaped(text: str) -> str:
-    return text.replace("\\x2d", "-").replace("\\X2d", "-").replace("\\X2D", "-").replace("\\x2D", "-")
+    """Return what finds names as words, also where systemd's escape of a dash precedes them."""
+    words = "|".join(re.escape(one) for one in sorted(names, key=lambda one: (-len(one), one)))
+    return re.compile(rf"(?:(?<![^\W_])|(?<=\\x2d))(?:{words})(?![^\W_])" if words else r"(?!)", re.IGNORECASE)
 
 
 def _boot_parameters(found: re.Match[str]) -> str:

@@ -73,6 +73,15 @@ def test_whatever_happened_a_line_is_short_printable_and_means_what_it_says(
     assert (found.key, found.outcome, write(found)) == (move.key, "failed", line)
 
 
+def test_steps_that_would_make_it_too_long_are_left_out() -> None:
+    steps = tuple(Taken("ä" * 48, "done", 1.0) for _ in range(64))
+    move = Move("b", 7, 5, CARD, "😀" * 900, "handoff", "asked", "😀" * 900, 1000, "failed", 1.0, steps, "😀" * 9000)
+    assert len(write(move)) <= LONGEST
+    found = read(write(move))
+    assert found is not None
+    assert (found.steps, found.message) == ((), "😀" * 1000)
+
+
 @given(
     st.recursive(
         st.none() | st.integers() | st.floats() | st.text(),

@@ -53,7 +53,8 @@ def headline(terminal: Terminal, when: str, move: dict[str, Any], *, width: int 
 def _more(terminal: Terminal, move: dict[str, Any], *, verbose: bool) -> None:
     message = translate(clean(move["message"]), move["operation"]).removeprefix(f"{move['gpu']} ({clean(move['name'])}) ")
     if message and message not in _TOLD_BY_OUTCOME:
-        for line in textwrap.wrap(message, max(terminal.width - len(_INDENT), _NARROWEST)):
+        width = max(terminal.width - len(_INDENT), _NARROWEST) if terminal.live else len(message)
+        for line in textwrap.wrap(message, width):
             terminal.line(f"{_INDENT}{line}")
     if not verbose:
         return

@@ -180,11 +180,11 @@ class Jobs:
         job.progress = 1.0
         self.publish(job)
         self._changed(job.gpu)
-        self._ended(job)
         job.finished.set()
         self._tree.emit(MANAGER_PATH, MANAGER_INTERFACE, "JobRemoved", job.path, job.result)
         loop = asyncio.get_running_loop()
         self._expiry[job.path] = loop.call_later(KEPT, self._forget, job.path)
+        self._ended(job)
 
     def _forget(self, path: str) -> None:
         self._tree.withdraw(path)

@@ -188,8 +188,8 @@ def test_what_history_says_fits_on_the_screen(monkeypatch: pytest.MonkeyPatch) -
     monkeypatch.setenv("COLUMNS", "60")
     screen = Screen()
     move = {
-        "gpu": "0000:01:00.0", "name": "a card", "operation": "handoff", "why": "asked", "vm": "", "began": 0, "seconds": 0.0,
-        "outcome": "refused", "back": "", "message": "0000:01:00.0 (a card) " + "is far away " * 12, "steps": [],
+        "gpu": "0000:01:00.0", "name": "a card", "operation": "handoff", "why": "asked", "vm": "", "began": 0,
+        "seconds": 0.0, "outcome": "refused", "back": "", "message": "0000:01:00.0 (a card) " + "is far away " * 12, "steps": [],
     }  # fmt: skip
     show_history(Terminal(as_json=False, out=screen), [move], verbose=False)
     first, *others = screen.getvalue().splitlines()

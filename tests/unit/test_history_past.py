@@ -71,6 +71,7 @@ def test_what_does_not_bring_a_gpu_back() -> None:
     assert told(away, move(2, "reclaim", "done", gpu=OTHER))[0] == ("done", "")
     assert told(away, move(2, "reclaim", "refused"))[0] == ("done", "")
     assert told(away, move(2, "reclaim", ""), running={2})[0] == ("done", "")
+    assert told(away, move(2, "handoff", "refused"), move(3, "reclaim", "done"))[0] == ("done", "reclaimed")
     assert told(away, move(2, "handoff", "done"), move(3, "reclaim", "done"))[0] == ("done", "")  # somebody else did
 
 

@@ -189,7 +189,8 @@ def test_what_history_says_fits_on_the_screen(monkeypatch: pytest.MonkeyPatch) -
     screen = Screen()
     move = {
         "gpu": "0000:01:00.0", "name": "a card", "operation": "handoff", "why": "asked", "vm": "", "began": 0,
-        "seconds": 0.0, "outcome": "refused", "back": "", "message": "0000:01:00.0 (a card) " + "is far away " * 12, "steps": [],
+        "seconds": 0.0, "outcome": "refused", "back": "", "steps": [],
+        "message": "0000:01:00.0 (a card) " + "is far away " * 12,
     }  # fmt: skip
     show_history(Terminal(as_json=False, out=screen), [move], verbose=False)
     first, *others = screen.getvalue().splitlines()

@@ -21,6 +21,7 @@ from gpuhandoff.simulation.host import simulated_host
 from gpuhandoff.simulation.lives import Life
 from gpuhandoff.simulation.loopback import LoopbackBroker, LoopbackBus
 from gpuhandoff.simulation.machine import SimulatedMachine
+from gpuhandoff.steps.inhibit_sleep import InhibitSleep
 
 OPTIONS = {
     "stop-display": Variant("b", True),
@@ -150,8 +151,16 @@ class Product:
                 stopping = asyncio.create_task(self.daemon.stop())
             if await self._lives_through(stopping):
                 await self._bus.close()
+                self._close_descriptors(self.daemon)
                 self.daemon = None
         self._bury()
+
+    @staticmethod
+    def _close_descriptors(daemon: Daemon) -> None:
+        """Do what the end of a process does: the sleep inhibitor is held open by nothing but the service manager then."""
+        held = cast("InhibitSleep", daemon.steps["inhibit-sleep"])._held
+        while held:
+            os.close(held.popitem()[1])
 
     async def _serve(self) -> None:
         await self.machine.serve(self.broker)

@@ -58,8 +58,8 @@ class Daemon:
             host, self._journals, self._tree, self._configuration.host.gpu_services, self._at_work, self._on_gpu
         )
         self._power = Power(host, self.jobs)
-        steps = make_steps()
-        runner = Runner(host, self._journals, steps)
+        self.steps = make_steps()
+        runner = Runner(host, self._journals, self.steps)
         inhibitors = Inhibitors()
         self._moves = Moves(
             host,
@@ -75,7 +75,7 @@ class Daemon:
         self._leases = Leases(bus, host, self.fleet, self.jobs, self._journals, self._moves)
         self._rescues = Rescues(host, self.jobs, self._journals, self._moves)
         self._guests = Guests(host, self.fleet, self.jobs, self._journals, self._moves, self.configuration)
-        self._recovery = Recovery(host, self._journals, runner, steps)
+        self._recovery = Recovery(host, self._journals, runner, self.steps)
         self._manager = Manager(
             Gate(bus),
             self.fleet,

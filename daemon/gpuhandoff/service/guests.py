@@ -84,7 +84,7 @@ class Guests:
         await self._fleet.look_again()
         gpu = self._fleet.world.gpu(address)
         if gpu is None or gpu.guest is None:
-            self._moves.take_back(address, why)
+            await self._moves.take_back(address, why)
 
 
 def _same(one: Process, other: Process | None) -> bool:

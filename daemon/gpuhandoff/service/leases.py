@@ -80,7 +80,7 @@ class Leases:
         log.info("the lease of %s ended: its caller left the bus", gpu, extra={"GPU": str(gpu)})
         await self._guest_ended(gpu)
         if self._is_lent_to(sender, gpu):
-            self._moves.take_back(gpu, Why.LEASE_ENDED)
+            await self._moves.take_back(gpu, Why.LEASE_ENDED)
 
     def _is_lent_to(self, sender: str, gpu: PciAddress) -> bool:
         record = self._journals.record(gpu)

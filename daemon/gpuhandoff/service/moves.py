@@ -62,14 +62,16 @@ class Moves:
         work = self._handoff if request.operation is Operation.HANDOFF else self._reclaim
         return self._jobs.start(request, gpu, uid, work)
 
-    def take_back(self, gpu: PciAddress, why: Why) -> Job | None:
-        """Reclaim without being asked; None when that cannot be begun."""
+    async def take_back(self, gpu: PciAddress, why: Why) -> None:
+        """Begin a Reclaim without being asked, unless there is nothing to be taken back any more."""
+        await self._power.stays()
+        if self._journals.record(gpu) is None:
+            return
         log.info("taking %s back: %s", gpu, why, extra={"GPU": str(gpu)})
         try:
-            return self.start(Request(Operation.RECLAIM, gpu, Options(), why=why), gpu, 0)
+            self.start(Request(Operation.RECLAIM, gpu, Options(), why=why), gpu, 0)
         except ProblemError as problem:
             log.warning("%s", problem.message, extra={"GPU": str(gpu)})
-            return None
 
     def plan(self, world: World, gpu: Gpu, operation: Operation, options: Options) -> Plan:
         """Return what would be done, or raise why not. Touches nothing.
@@ -87,11 +89,11 @@ class Moves:
     def _plan_handoff(self, world: World, gpu: Gpu, options: Options) -> Plan:
         record = self._journals.record(gpu.address)
         if record is not None:
+            if not record.complete:
+                why = record.stuck or "a move was interrupted and has not been undone; call Reclaim first."
+                raise WrongStateError(f"{gpu.address} ({gpu.name}) takes no further work: {why}")
             whom = f"to {record.vm}" if record.vm else "already"
-            raise WrongStateError(
-                f"{gpu.address} ({gpu.name}) is handed off {whom}"
-                + ("." if record.complete else ", and not all of it could be undone: call Reclaim first.")
-            )
+            raise WrongStateError(f"{gpu.address} ({gpu.name}) is handed off {whom}.")
         self._inhibitors.refuse()
         return plan_handoff(world, gpu, options, self._configuration().host)
 

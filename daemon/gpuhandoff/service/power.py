@@ -26,6 +26,8 @@ class Power:
         self._host = host
         self._jobs = jobs
         self._going = ""
+        self._stays = asyncio.Event()
+        self._stays.set()
         self._holding: asyncio.Task[int] | None = None
         self._unsubscribe: list[Unsubscribe] = []
 
@@ -55,6 +57,10 @@ class Power:
                 f"The machine is {self._going}: no GPU is moved now. One that is away comes back with the next boot."
             )
 
+    async def stays(self) -> None:
+        """Wait while the machine is about to go."""
+        await self._stays.wait()
+
     def look(self) -> None:
         """Hold sleep and shutdown off while any job runs; called when one starts or ends."""
         if self._jobs.any_running and self._holding is None and not self._going:
@@ -64,7 +70,10 @@ class Power:
 
     def _prepare(self, what: str, going: bool) -> None:  # noqa: FBT001  (the signal's own argument)
         self._going = what if going else ""
-        if going:
+        if not going:
+            self._stays.set()
+        else:
+            self._stays.clear()
             log.info("the machine is %s", what)
             self._jobs.cancel_all()
 

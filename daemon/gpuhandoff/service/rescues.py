@@ -52,7 +52,7 @@ class Rescues:
             log.info("the kernel has finished with %s: going on", gpu, extra={"GPU": gpu})
         elif not await self._closed(record):
             return
-        self._moves.take_back(record.gpu, Why.UNSTUCK)
+        await self._moves.take_back(record.gpu, Why.UNSTUCK)
 
     async def _closed(self, record: Record) -> bool:
         """Wait until nobody has the card open; False when nobody had: then that was not the cause."""

@@ -25,7 +25,7 @@ WAITS = {
 }
 """What the kernel waits for in these functions (kernel.md 1.4)."""
 
-SEAT_OF_LOCK = (
+AT_SHUTDOWN = (
     "Shutting the machine down or rebooting it may wait for the same thing, as the kernel locks every device for that; "
     "if it does, only switching the power off helps."
 )
@@ -53,8 +53,10 @@ def _overdue(error: OverdueError) -> str:
     )
 
 
-async def stuck_sentence(host: Host, gpu: str, step: str, cause: BaseException, nodes: Collection[str]) -> str:
-    """Return what is stuck where, why, who has the card open, and what to do."""
+async def stuck_sentence(
+    host: Host, gpu: str, step: str, cause: BaseException, nodes: Collection[str], *, locked: bool
+) -> str:
+    """Return what is stuck where, why, who has the card open, and what to do; `locked`: what hangs may lock the card."""
     holding = await _holding(host, nodes)
     pending = isinstance(cause, OverdueError)
     remedy: list[str] = []
@@ -64,8 +66,8 @@ async def stuck_sentence(host: Host, gpu: str, step: str, cause: BaseException, 
         remedy.append("gpuhandoff goes on by itself when the kernel has finished.")
     else:
         remedy.append("Remove that cause and call Reclaim again; if it cannot be removed, a reboot brings everything back.")
-    if pending:
-        remedy.append(SEAT_OF_LOCK)
+    if pending and locked:
+        remedy.append(AT_SHUTDOWN)
     return f"{gpu} is stuck at {step}: {describe(cause).rstrip('.')}. {' '.join(remedy)}"
 
 

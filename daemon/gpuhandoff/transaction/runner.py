@@ -34,6 +34,9 @@ BACK = "Everything was put back as it was."
 CARD = "card"
 """The lane of all that touches the card."""
 
+EXPECTED = (ProblemError, RemoteError, OverdueError, OSError)
+"""What steps raise where the cause is known; anything else is a mistake of ours."""
+
 Observer = Callable[[str, str, int, int], None]
 """Told of every phase: step name, phase (apply, done, undo, undone), index from 1, count."""
 
@@ -88,7 +91,7 @@ class Runner:
             journal = self._journals.open(gpu)
         except OSError as error:
             raise StuckError(
-                f"The journal of {gpu} cannot be opened ({describe(error)}), so what was changed is not known. It is "
+                f"The journal of {gpu} cannot be opened ({describe(error)}), and without it nothing is begun. It is "
                 f"{self._journals.path(gpu)}; a reboot brings everything back."
             ) from error
         await self._undo(journal, why, observe)
@@ -145,7 +148,11 @@ class Runner:
                 await self._undo_one(record, entry, step, observe)
             except Exception as error:
                 log.warning(
-                    "undo of %s failed: %s", entry.name, describe(error), extra=_fields(record, entry), exc_info=error
+                    "undo of %s failed: %s",
+                    entry.name,
+                    describe(error),
+                    extra=_fields(record, entry),
+                    exc_info=None if isinstance(error, EXPECTED) else error,
                 )
                 problems.append((entry, error))
                 out_of_reach = out_of_reach or step is None or step.needs_gpu
@@ -153,12 +160,17 @@ class Runner:
                 self._note(journal, undone=entry.index)
                 observe(entry.name, "undone", entry.index + 1, record.steps)
         if problems:
-            entry, cause = problems[0]
-            message = await stuck_sentence(self._host, str(record.gpu), entry.name, cause, record.nodes)
-            self._note(journal, stuck=entry.index, message=message)
-            journal.close()
-            raise StuckError(message)
+            raise await self._stuck(journal, record, *problems[0])
         self._forget(journal, record.gpu)
+
+    async def _stuck(self, journal: Journal, record: Record, entry: Entry, cause: BaseException) -> StuckError:
+        """Write down what is stuck, and return it as the error that says so."""
+        step = self._steps.get(entry.name)
+        locked = step is None or step.needs_gpu
+        message = await stuck_sentence(self._host, str(record.gpu), entry.name, cause, record.nodes, locked=locked)
+        self._note(journal, stuck=entry.index, message=message)
+        journal.close()
+        return StuckError(message)
 
     async def _undo_one(self, record: Record, entry: Entry, step: Step | None, observe: Observer) -> None:
         if step is None:

@@ -14,15 +14,18 @@ from gpuhandoff.config import Configuration, ConfigurationError
 from gpuhandoff.host import Host
 from gpuhandoff.messages import Bus, RemoteError
 from gpuhandoff.model.address import PciAddress
-from gpuhandoff.model.request import Operation, Options, Request
+from gpuhandoff.model.request import Operation, Options, Request, Why
 from gpuhandoff.names import API_VERSION, BUS_NAME, MANAGER_INTERFACE, MANAGER_PATH
 from gpuhandoff.service.fleet import Fleet
+from gpuhandoff.service.guests import Guests
 from gpuhandoff.service.inhibitors import Inhibitors
 from gpuhandoff.service.jobs import Job, Jobs
 from gpuhandoff.service.leases import Leases
 from gpuhandoff.service.manager import Manager
 from gpuhandoff.service.moves import Moves
 from gpuhandoff.service.objects import ApiMismatchError, ObjectTree
+from gpuhandoff.service.power import Power
+from gpuhandoff.service.rescues import Rescues
 from gpuhandoff.steps import make_steps
 from gpuhandoff.transaction.journal import JournalDirectory
 from gpuhandoff.transaction.recovery import Recovery
@@ -51,13 +54,28 @@ class Daemon:
         self._journals = JournalDirectory(setting.runtime_directory)
         self._tree = ObjectTree(bus)
         self.jobs = Jobs(self._tree, self._on_job)
-        self.fleet = Fleet(host, self._journals, self._tree, self._configuration.host.gpu_services, self._at_work)
-        steps = make_steps()
-        runner = Runner(host, self._journals, steps)
+        self.fleet = Fleet(
+            host, self._journals, self._tree, self._configuration.host.gpu_services, self._at_work, self._on_gpu
+        )
+        self._power = Power(host, self.jobs)
+        self.steps = make_steps()
+        runner = Runner(host, self._journals, self.steps)
         inhibitors = Inhibitors()
-        self._moves = Moves(host, self.fleet, self.jobs, self._journals, runner, inhibitors, self._tree, self.configuration)
-        self._leases = Leases(bus, host, self.fleet, self._moves)
-        self._recovery = Recovery(host, self._journals, runner, steps)
+        self._moves = Moves(
+            host,
+            self.fleet,
+            self.jobs,
+            self._journals,
+            runner,
+            inhibitors,
+            self._power,
+            self._tree,
+            self.configuration,
+        )
+        self._leases = Leases(bus, host, self.fleet, self.jobs, self._journals, self._moves)
+        self._rescues = Rescues(host, self.jobs, self._journals, self._moves)
+        self._guests = Guests(host, self.fleet, self.jobs, self._journals, self._moves, self.configuration)
+        self._recovery = Recovery(host, self._journals, runner, self.steps)
         self._manager = Manager(
             Gate(bus),
             self.fleet,
@@ -81,15 +99,19 @@ class Daemon:
         self._tree.publish(MANAGER_PATH, MANAGER_INTERFACE, self._properties())
         await self.fleet.start()
         boot_id = self.fleet.world.boot_id
-        pending = self._recovery.pending(boot_id)
+        found = self._recovery.found(boot_id)
+        await self._power.start()
         self._tree.serve()
         await self._setting.bus.request_name(BUS_NAME)
-        for gpu in pending:
+        for gpu in found:
             self._recover(gpu)
 
     async def stop(self) -> None:
         """Finish or roll back what runs, and leave. GPUs that are away stay away."""
+        await self._guests.stop()
+        await self._rescues.stop()
         await self.jobs.settle()
+        await self._power.stop()
         await self._leases.stop()
         await self.fleet.stop()
 
@@ -112,15 +134,29 @@ class Daemon:
 
     def _recover(self, gpu: PciAddress) -> None:
         """Take over or undo an earlier daemon's journal, as a job, so that nobody else works on that GPU meanwhile."""
-        request = Request(Operation.RECLAIM, gpu, Options())
+        request = Request(Operation.RECLAIM, gpu, Options(), why=Why.RECOVERY)
 
         async def work(job: Job) -> None:
-            await self._recovery.recover(gpu, self._moves.observer(job))
-            await self.fleet.look_again()
+            try:
+                await self._recovery.recover(gpu, self._moves.observer(job))
+                await self._renew_lease(gpu)
+            finally:
+                await self.fleet.look_again()
 
         self.jobs.start(request, gpu, 0, work)
 
+    async def _renew_lease(self, gpu: PciAddress) -> None:
+        """A lease outlives the daemon: unique names are never reused, so a caller that is still there is the same."""
+        record = self._journals.record(gpu)
+        if record is not None and record.complete and record.lease:
+            await self._leases.hold(record.lease, gpu)
+
+    def _on_gpu(self, gpu: PciAddress) -> None:
+        self._guests.look(gpu)
+        self._rescues.look(gpu)
+
     def _on_job(self, gpu: PciAddress) -> None:
+        self._power.look()
         self.fleet.refresh(gpu)
         self._tree.update(MANAGER_PATH, MANAGER_INTERFACE, {"Busy": self.jobs.any_running})
 

@@ -10,6 +10,7 @@ from pathlib import Path
 from gpuhandoff import names
 from gpuhandoff.config import ConfigurationError, load
 from gpuhandoff.host import Host
+from gpuhandoff.host.descriptors import MachineDescriptors
 from gpuhandoff.host.logins import Logins
 from gpuhandoff.host.machine import MachineKernel
 from gpuhandoff.host.netlink import MachineUevents
@@ -40,7 +41,17 @@ async def run_system(workshop: Workshop, *, configuration: Path) -> int:
         log.error("the system bus cannot be reached: %s", error.message)
         return 1
     workers = Workers(workshop)
-    host = Host(MachineKernel(workers), MachineProcesses(), MachineUevents(), MachineOpenings(), Units(bus), Logins(bus))
+    processes = MachineProcesses()
+    await workers.adopt(processes)
+    host = Host(
+        MachineKernel(workers),
+        processes,
+        MachineUevents(),
+        MachineOpenings(),
+        MachineDescriptors(),
+        Units(bus),
+        Logins(bus),
+    )
     setting = Setting(bus, host, Path(names.RUNTIME_DIRECTORY), lambda: load(configuration, configuration.parent / "conf.d"))
     watchdog = asyncio.create_task(readiness.keep_watchdog())
     try:

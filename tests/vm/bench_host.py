@@ -15,6 +15,7 @@ from tests.vm.machine import Machine
 
 HERE = Path(__file__).parent
 CALL = "busctl --system --timeout=120 call org.gpuhandoff.Manager /org/gpuhandoff/Manager org.gpuhandoff.Manager"
+KILL = "systemctl kill --kill-whom=main --signal=KILL gpuhandoffd"
 READY = "installed"
 INSIDE = ("observe.py", "bare.sh", "hold.py", "latency.py", "strike.py")
 """What runs inside."""
@@ -42,10 +43,13 @@ class BenchHost:
         self.run("dpkg -i /root/gpuhandoff.deb >/root/dpkg.log 2>&1 || { cat /root/dpkg.log; exit 1; }")
         if self.run("systemctl start gpuhandoffd", timeout=90, check=False).status:
             raise AssertionError(f"the daemon does not start:\n{self.log()}")
-        # Started by the bus on first use, as in any desktop; here before the first snapshot.
+        self.settle()
+        self.machine.save(READY)
+
+    def settle(self) -> None:
+        """Wait for all that a boot starts. polkit is started by the bus on first use; here before the first snapshot."""
         self.wait_for_desktop()
         self.run("systemctl start polkit; udevadm settle; systemctl is-system-running --wait", check=False)
-        self.machine.save(READY)
 
     def save(self, name: str) -> None:
         """Keep the machine as it is now, until it is switched off."""

@@ -67,6 +67,12 @@ def stopped() -> list[str]:
     return sorted(found)
 
 
+def inhibitors() -> list[str]:
+    """Return what, why and how of gpuhandoff's inhibitors; who took one may have gone, and it is kept all the same."""
+    lines = command("systemd-inhibit", "--list", "--no-legend", "--no-pager").splitlines()
+    return sorted(line.split(maxsplit=5)[5] for line in lines if line.startswith("gpuhandoff "))
+
+
 def shown(names: tuple[str, ...], *properties: str) -> dict[str, dict[str, str]]:
     """Return properties of units, by one question: each costs a program's start."""
     text = command("systemctl", "show", *(f"--property={one}" for one in properties), *names)
@@ -101,11 +107,7 @@ def snapshot() -> dict[str, object]:
         },
         "stopped": stopped(),
         "frozen": sorted(p for p in glob.glob("/sys/fs/cgroup/**/cgroup.freeze", recursive=True) if text(p) == "1"),
-        "inhibitors": sorted(
-            line
-            for line in command("systemd-inhibit", "--list", "--no-legend", "--no-pager").splitlines()
-            if "gpuhandoff" in line
-        ),
+        "inhibitors": inhibitors(),
         "interrupts": text("/proc/irq/default_smp_affinity"),
         "workqueues": text("/sys/devices/virtual/workqueue/cpumask"),
         "journals": sorted(os.listdir("/run/gpuhandoff")) if os.path.isdir("/run/gpuhandoff") else [],

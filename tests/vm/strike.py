@@ -1,12 +1,18 @@
-"""Runs inside the test host: one call, during which the daemon is killed at one exact system call; prints what came of it.
+"""Runs inside the test host: one call, struck at one exact system call of the daemon's; prints what came of it.
 
 usage: strike.py MOMENT NUMBER GPU COMMAND...
 
-MOMENT says when the daemon gets its SIGKILL:
+MOMENT says what happens when. The daemon gets a SIGKILL:
     before     line NUMBER of the journal is about to be written: all that comes before it has happened
     after      line NUMBER has been written and nothing else has happened
     unlink     the journal is about to be removed
     unlinked   the journal has been removed and nothing else has happened
+It is stopped:
+    stop       line NUMBER has been written and nothing else has happened
+The journal cannot be kept:
+    full       line NUMBER and all after it cannot be written
+    broken     line NUMBER and all after it cannot be flushed
+Nothing happens to it:
     never      the lines are counted
 
 strace does it, on the thread that writes the journal. What comes of it is compared with /root/before.json.
@@ -17,6 +23,7 @@ from __future__ import annotations
 import json
 import os
 import re
+import select
 import signal
 import subprocess
 import sys
@@ -32,8 +39,14 @@ TRACED = {
     "after": ("fdatasync", "signal=SIGKILL:when={}"),
     "unlink": ("unlink", "signal=SIGKILL"),
     "unlinked": ("unlink", "delay_exit=100s"),
+    "stop": ("fdatasync", "signal=SIGSTOP:when={}"),
+    "full": ("write", "error=ENOSPC:when={}+"),
+    "broken": ("fdatasync", "error=EIO:when={}+"),
     "never": ("write", ""),
 }
+DEADLY = ("before", "after", "unlink", "unlinked")
+SHORTLY = 5.0
+"""Seconds between the end of a killed daemon's connection and its own."""
 PATIENCE = 60.0
 """Seconds for a daemon to be there again."""
 SETTLED = 20.0
@@ -70,30 +83,29 @@ def back(killed: int) -> bool:
     return shown["ActiveState"] == "active" and shown["MainPID"] not in {"0", str(killed)} and not busy()
 
 
-def strike(pid: int, moment: str, number: str, journal: Path, command: list[str]) -> list[str]:
-    """Carry out the command under strace; return what strace saw."""
+def attach(pid: int, moment: str, number: str, journal: Path) -> subprocess.Popen[str]:
+    """Have strace wait for the moment; it tells on its stderr what it sees."""
     call, blow = TRACED[moment]
-    tracing = ["strace", "-s", "99", "-P", str(journal), "-p", str(pid), f"--trace={call}"]
+    words = ["strace", "-s", "99", "-P", str(journal), "-p", str(pid), f"--trace={call}"]
     if blow:
-        tracing.append(f"--inject={call}:{blow.format(number)}")
-    with subprocess.Popen(tracing, stderr=subprocess.PIPE, text=True) as strace:
-        assert strace.stderr is not None
-        first = strace.stderr.readline()
-        if "attached" not in first:
-            raise RuntimeError(first)
-        with subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL):
-            if moment == "unlinked":
-                until(lambda: not journal.exists(), PATIENCE)
-                os.kill(pid, signal.SIGKILL)
-        if moment == "never":
-            strace.send_signal(signal.SIGINT)
-        return strace.stderr.read().splitlines()
+        words.append(f"--inject={call}:{blow.format(number)}")
+    strace = subprocess.Popen(words, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True)
+    first = strace.stderr.readline() if strace.stderr else ""
+    if "attached" not in first:
+        raise RuntimeError(first)
+    return strace
+
+
+def ended(process: int, timeout: float) -> bool:
+    """Wait for a process's end, by its pidfd."""
+    return bool(select.select([process], [], [], timeout)[0])
 
 
 def said(seen: list[str]) -> list[str]:
-    """Return the beginning of each line of the journal: `will 3`, `held true`."""
-    written = (re.match(r'write\(\d+, "\{\\"(\w+)\\":(?:\\")?([\w.:-]+)', line) for line in seen)
-    return [" ".join(found.groups()) for found in written if found]
+    """Return the beginning of each line of the journal: `will 3 bind-vfio`, `did 3`, `held true`."""
+    begins = re.compile(r'write\(\d+, "\{"(\w+)":"?([\w.:-]+)"?(?:,"step":"([\w-]+)")?')
+    written = (begins.match(line.replace('\\"', '"')) for line in seen)
+    return [" ".join(filter(None, found.groups())) for found in written if found]
 
 
 def main() -> None:
@@ -101,16 +113,31 @@ def main() -> None:
     moment, number, gpu, *command = sys.argv[1:]
     journal = Path("/run/gpuhandoff", f"{gpu}.journal")
     pid = int(unit("MainPID")["MainPID"])
-    seen = strike(pid, moment, number, journal, command)
-    killed = any("killed by SIGKILL" in line for line in seen)
+    daemon = os.pidfd_open(pid)
+    strace = attach(pid, moment, number, journal)
+    call = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True)
+    assert strace.stderr is not None
+    assert call.stderr is not None
+    if moment == "stop":
+        stopped = any("stopped by SIGSTOP" in line for line in strace.stderr)
+        print(json.dumps({"stopped": stopped}))  # noqa: T201
+        return
+    if moment == "unlinked":
+        until(lambda: not journal.exists(), PATIENCE)
+        os.kill(pid, signal.SIGKILL)
+    errors = call.stderr.read()
+    killed = ended(daemon, SHORTLY if moment in DEADLY else 0)
+    strace.send_signal(signal.SIGINT)
+    lines = said(strace.stderr.read().splitlines())
     there = not killed or until(lambda: back(pid), PATIENCE)
     before = json.loads(Path("/root/before.json").read_text())
     now = snapshot()
     deadline = time.monotonic() + SETTLED
     while not journal.exists() and now != before and time.monotonic() < deadline:
         now = snapshot()
-    result = {"killed": killed, "there": there, "restarts": unit("NRestarts")["NRestarts"], "lines": said(seen), "now": now}
-    print(json.dumps(result))  # noqa: T201
+    restarts = unit("NRestarts")["NRestarts"]
+    found = {"killed": killed, "there": there, "restarts": restarts, "errors": errors, "lines": lines, "now": now}
+    print(json.dumps(found))  # noqa: T201
 
 
 main()

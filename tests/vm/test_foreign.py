@@ -90,9 +90,12 @@ def test_a_script_that_interferes_all_the_time(dual: BenchHost, script: str, mem
     if member == "Reclaim":
         dual.handoff()
     dual.machine.agent.push_text(f"while test -e /tmp/on; do for f in 0 1; do {script}; done; done\n", "/root/interfere.sh")
-    dual.run("touch /tmp/on; sh /root/interfere.sh </dev/null >/dev/null 2>&1 &")
+    dual.run("touch /tmp/on")
+    interfering = dual.machine.agent.start("exec sh /root/interfere.sh >/dev/null 2>&1")
     done = dual.call(member, dual.layout.gpu, "0", signature="sa{sv}", check=False)
-    dual.run("rm /tmp/on; while pgrep -f /root/interfere.sh; do sleep 0.1; done; udevadm settle")
+    dual.run("rm /tmp/on")
+    dual.machine.agent.wait(interfering)
+    dual.run("udevadm settle")
     assert done.status == 0 or done.errors.startswith("Call failed: ")
     assert "Traceback" not in done.errors
     if dual.state() != "host":

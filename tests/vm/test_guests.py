@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from tests.vm.bench_host import BenchHost, difference
+from tests.vm.bench_host import KILL, BenchHost, difference
 from tests.vm.test_refusals import assert_refused
 
 GRACE = 2
@@ -88,7 +88,7 @@ def test_a_daemon_that_was_killed_is_followed_by_one_that_knows_the_guest(lender
     lender.handoff()
     pid = start_guest(lender)
     assert_with(lender, pid)
-    lender.next_daemon("systemctl kill --signal=KILL gpuhandoffd")
+    lender.next_daemon(KILL)
     assert_with(lender, pid)
     assert len(lender.snapshot()["inhibitors"]) == 1
     kill_guest(lender, pid)

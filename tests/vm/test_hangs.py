@@ -9,7 +9,7 @@ from __future__ import annotations
 import pytest
 
 from tests.vm.agent import Done
-from tests.vm.bench_host import CALL, BenchHost, Snapshot, difference
+from tests.vm.bench_host import CALL, KILL, BenchHost, Snapshot, difference
 
 NAME = "jackd"
 DEADLINE = 30.0
@@ -112,7 +112,7 @@ def test_only_that_gpu_is_affected(dual: BenchHost) -> None:
     assert_comes_back_by_itself(dual, hang.before)
 
 
-@pytest.mark.parametrize("end", ["systemctl kill --signal=KILL gpuhandoffd", "systemctl restart gpuhandoffd"])
+@pytest.mark.parametrize("end", [KILL, "systemctl restart gpuhandoffd"])
 @pytest.mark.parametrize("when", ["while it waits", "when it is stuck"])
 def test_the_next_daemon_knows(dual: BenchHost, end: str, when: str) -> None:
     hang = Hang(dual)

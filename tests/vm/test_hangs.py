@@ -112,7 +112,7 @@ def test_only_that_gpu_is_affected(dual: BenchHost) -> None:
     assert_comes_back_by_itself(dual, hang.before)
 
 
-@pytest.mark.parametrize("end", [KILL, "systemctl restart gpuhandoffd"])
+@pytest.mark.parametrize("end", [KILL, "systemctl restart gpuhandoffd"], ids=["killed", "restarted"])
 @pytest.mark.parametrize("when", ["while it waits", "when it is stuck"])
 def test_the_next_daemon_knows(dual: BenchHost, end: str, when: str) -> None:
     hang = Hang(dual)

@@ -40,6 +40,8 @@ METHODS: Mapping[tuple[str, str], Rule] = {
     (MANAGER_INTERFACE, "Status"): Rule.STATUS,
     (MANAGER_INTERFACE, "Plan"): Rule.STATUS,
     (MANAGER_INTERFACE, "Holders"): Rule.INSPECT,
+    (MANAGER_INTERFACE, "History"): Rule.INSPECT,
+    (MANAGER_INTERFACE, "Report"): Rule.INSPECT,
     (MANAGER_INTERFACE, "Inhibit"): Rule.INHIBIT,
     (MANAGER_INTERFACE, "Uninhibit"): Rule.OWNER,
     (JOB_INTERFACE, "Cancel"): Rule.REQUEST,

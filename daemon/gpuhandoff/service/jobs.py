@@ -16,6 +16,7 @@ from gpuhandoff.errors import (
     UnsupportedError,
     WrongStateError,
 )
+from gpuhandoff.history.course import Course
 from gpuhandoff.messages import RemoteError
 from gpuhandoff.model.address import PciAddress
 from gpuhandoff.model.request import Operation, Request
@@ -44,6 +45,7 @@ class Job:
         self.undoing = request.operation is Operation.RECLAIM
         self.complete = False
         """Whether every step is in effect: what follows is only looking."""
+        self.course = Course()
         self.finished = asyncio.Event()
         self.task: asyncio.Task[None] | None = None
 
@@ -71,9 +73,10 @@ class Job:
 class Jobs:
     """The running job of each GPU, and those that ended a short while ago."""
 
-    def __init__(self, tree: ObjectTree, changed: Callable[[PciAddress], None]) -> None:
+    def __init__(self, tree: ObjectTree, changed: Callable[[PciAddress], None], ended: Callable[[Job], None]) -> None:
         self._tree = tree
         self._changed = changed
+        self._ended = ended
         self._numbers = itertools.count(1)
         self._running: dict[PciAddress, Job] = {}
         self._known: dict[str, Job] = {}
@@ -133,6 +136,7 @@ class Jobs:
 
     def observe(self, job: Job, step: str, phase: str, index: int, count: int) -> None:
         """Follow a step (an Observer of the transaction room)."""
+        job.course.note(step, phase, asyncio.get_running_loop().time())
         turned = phase == "undo" and not job.undoing
         job.undoing = job.undoing or phase == "undo"
         job.step = step
@@ -184,6 +188,7 @@ class Jobs:
         self._tree.emit(MANAGER_PATH, MANAGER_INTERFACE, "JobRemoved", job.path, job.result)
         loop = asyncio.get_running_loop()
         self._expiry[job.path] = loop.call_later(KEPT, self._forget, job.path)
+        self._ended(job)
 
     def _forget(self, path: str) -> None:
         self._tree.withdraw(path)

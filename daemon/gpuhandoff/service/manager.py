@@ -101,7 +101,7 @@ class Manager:
 
     async def holders(self, call: Call) -> Body:
         """Tell who has a GPU open."""
-        address = _address(call.body[0])
+        address = parse_address(call.body[0])
         await self._allow(call, (ACTION_INSPECT,))
         world = await self._fleet.survey()
         gpu = choose(world, Operation.HANDOFF, address, self._fleet.away())
@@ -160,7 +160,7 @@ class Manager:
 
         Decided before anybody is asked whether it is allowed, and not again.
         """
-        gpu = choose(self._fleet.world, operation, _address(name), self._fleet.away())
+        gpu = choose(self._fleet.world, operation, parse_address(name), self._fleet.away())
         if operation is Operation.RECLAIM:
             options = parse_options(given, Options(), allowed=RECLAIM_OPTIONS)
         else:
@@ -187,7 +187,8 @@ class Manager:
         self._tree.update(MANAGER_PATH, MANAGER_INTERFACE, {"Inhibited": bool(self._inhibitors.blocking)})
 
 
-def _address(text: str) -> PciAddress | None:
+def parse_address(text: str) -> PciAddress | None:
+    """Return the GPU that a call names, or None for ""; raises InvalidArgsError."""
     if not text:
         return None
     try:

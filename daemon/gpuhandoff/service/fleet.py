@@ -63,9 +63,9 @@ class Fleet:
             raise RuntimeError("the first survey has not been made")
         return self._world
 
-    def standing(self, gpu: PciAddress) -> Standing:
-        """Return where a GPU is."""
-        return self._standings[gpu]
+    def standings(self) -> list[tuple[PciAddress, Standing]]:
+        """Return where every GPU is."""
+        return sorted(self._standings.items(), key=lambda one: one[0])
 
     def away(self) -> list[PciAddress]:
         """Return the GPUs that have an open journal."""

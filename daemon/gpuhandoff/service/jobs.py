@@ -56,7 +56,7 @@ class Job:
     def joined_by(self, request: Request) -> bool:
         """Tell whether this job does all that another request asks for, so that its caller can wait for it."""
         own = self.request
-        if own.operation is not request.operation or own.why is Why.RECOVERY:
+        if own.operation is not request.operation:
             return False
         if own.operation is Operation.HANDOFF and (self.undoing or (request.options.lease and own.sender != request.sender)):
             return False

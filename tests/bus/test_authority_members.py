@@ -24,6 +24,8 @@ ARGUMENTS: dict[str, tuple[Any, ...]] = {
     "Status": (),
     "Plan": (GPU, "handoff", {}),
     "Holders": (GPU,),
+    "History": ("", 0),
+    "Report": ({"names": Variant("b", True)},),
     "Inhibit": ("somebody", "something", "block"),
     "Uninhibit": (1,),
     "Cancel": (),

@@ -103,6 +103,7 @@ def inputs() -> Iterator[tuple[str, str, list[Any]]]:
         yield "Plan", "ssa{sv}", [text, "handoff", {}]
         yield "Plan", "ssa{sv}", [GPU, text, {}]
         yield "Holders", "s", [text]
+        yield "History", "su", [text, 2**32 - 1]
         yield "Inhibit", "sss", [text, "why", "delay"]
         yield "Inhibit", "sss", ["who", text, "block"]
         yield "Inhibit", "sss", ["who", "why", text]
@@ -110,6 +111,7 @@ def inputs() -> Iterator[tuple[str, str, list[Any]]]:
         yield "Handoff", "sa{sv}", [GPU, {"dry-run": Variant("b", True), **options}]
         yield "Reclaim", "sa{sv}", [GPU, {"dry-run": Variant("b", True), **options}]
         yield "Plan", "ssa{sv}", [GPU, "reclaim", options]
+        yield "Report", "a{sv}", [options]
     for number in (0, 1, 2**32 - 1):
         yield "Uninhibit", "u", [number]
     yield "Status", "", []
@@ -132,11 +134,11 @@ def test_no_input_is_an_internal_error(running: Running, stranger: Stranger) -> 
     assert "Traceback" not in running.log.read_text()
 
 
-@pytest.mark.parametrize("signature", ["", "s", "a{sv}", "sa{sv}", "ssa{sv}", "sss", "u", "v", "ay", "(s)"])
+@pytest.mark.parametrize("signature", ["", "s", "a{sv}", "sa{sv}", "ssa{sv}", "sss", "su", "u", "v", "ay", "(s)"])
 def test_every_method_refuses_other_types(running: Running, stranger: Stranger, signature: str) -> None:
     some: dict[str, list[Any]] = {
         "": [], "s": ["x"], "a{sv}": [{}], "sa{sv}": ["x", {}], "ssa{sv}": ["x", "x", {}], "sss": ["x", "x", "x"],
-        "u": [1], "v": [Variant("s", "x")], "ay": [b"x"], "(s)": [["x"]],
+        "su": ["x", 1], "u": [1], "v": [Variant("s", "x")], "ay": [b"x"], "(s)": [["x"]],
     }  # fmt: skip
     for member, method in interfaces()[MANAGER_INTERFACE].methods.items():
         if method.takes != signature:

@@ -70,6 +70,27 @@ async def test_two_gpus() -> None:
         assert ran.out.endswith(f"{address} is back with the host.\n")
 
 
+async def test_what_happened_and_a_report_of_it() -> None:
+    async with simulated("single-nvidia") as command:
+        assert (await command("history")).out == "Nothing has been done yet.\n"
+        assert (await command("handoff")).status == 3
+        assert (await command("handoff", "--stop-display", "--vm", "win11")).status == 0
+        history = await command("history")
+        assert (history.status, history.err) == (0, "")
+        lent, refused = [line for line in history.out.splitlines() if not line.startswith(" ")]
+        assert "01:00.0  lend to win11  ✓ done, " in lent
+        assert refused.endswith("01:00.0  lend           ✗ refused")
+        assert "the graphical session of alice ends" in history.out
+        report = await command("report")
+        assert (report.status, report.err) == (0, "")
+        assert "lend to vm1  ✓ done" in report.out
+        assert not [name for name in ("alice", "win11") if name in report.out]
+        named = await command("report", "--names", "--json")
+        assert named.documents[0]["history"][0]["vm"] == "win11"
+        assert any("bind-vfio" in line for line in named.documents[0]["log"])
+        assert (await command("reclaim")).status == 0
+
+
 async def test_a_lease_that_is_killed_gives_the_gpu_back() -> None:
     async with simulated("igpu-dgpu") as command:
         (document,) = (await command("status", "--json")).documents

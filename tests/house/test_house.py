@@ -28,6 +28,8 @@ LAYERS: dict[str, set[str]] = {
     "steps": {"errors", "host", "messages", "model"},
     "plan": {"config", "errors", "model"},
     "transaction": {"errors", "host", "messages", "model", "plan", "steps"},
+    "history": {"model"},
+    "report": {"model"},
     "authority": {"errors", "messages", "model", "names"},
 }
 """What each room may import; `service` and `simulation` put the rooms together."""

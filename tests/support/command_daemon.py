@@ -24,7 +24,17 @@ PATIENCE = 20.0
 
 Answer = Body | ProblemError | Callable[[Call], Awaitable[Body]]
 
-_SIGNATURES = {"Handoff": "o", "Reclaim": "o", "Status": "a{sv}", "Plan": "a(ssa{sv})", "Holders": "aa{sv}", "Cancel": ""}
+_SIGNATURES = {
+    "Handoff": "o",
+    "Reclaim": "o",
+    "Status": "a{sv}",
+    "Plan": "a(ssa{sv})",
+    "Holders": "aa{sv}",
+    "Cancel": "",
+} | {
+    "History": "aa{sv}",
+    "Report": "s",
+}
 _SIGNALS = {"StateChanged": "oss", "Progress": "ossuu", "DriverChanged": "sss", "PrepareForHandoff": "ob"} | {
     "JobNew": "o",
     "JobRemoved": "os",

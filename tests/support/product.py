@@ -16,6 +16,7 @@ from gpuhandoff.config import Configuration
 from gpuhandoff.messages import Match, Signal, Variant
 from gpuhandoff.service.daemon import Daemon, Setting
 from gpuhandoff.service.jobs import Jobs
+from gpuhandoff.simulation.archive import SimulatedArchive
 from gpuhandoff.simulation.clock import VirtualTimeLoop
 from gpuhandoff.simulation.host import simulated_host
 from gpuhandoff.simulation.lives import Life
@@ -35,10 +36,18 @@ FOREVER = 3600.0
 class Product:
     """A machine, a bus, a daemon that can be killed and started again, and a client."""
 
-    def __init__(self, machine: SimulatedMachine, directory: Path, configuration: Configuration | None = None) -> None:
+    def __init__(
+        self,
+        machine: SimulatedMachine,
+        directory: Path,
+        configuration: Configuration | None = None,
+        state_directory: Path | None = None,
+    ) -> None:
         self.machine = machine
         self.directory = directory
         self.configuration = configuration or Configuration()
+        self.state_directory = state_directory
+        self.archive = SimulatedArchive(machine)
         self.broker = LoopbackBroker()
         self.client = self.broker.connect(uid=1000)
         self.signals: list[Signal] = []
@@ -65,7 +74,10 @@ class Product:
         with self._life.lived():
             self._bus = self.broker.connect()
             host = simulated_host(self.machine, self._bus)
-            self.daemon = daemon = Daemon(Setting(self._bus, host, self.directory, lambda: self.configuration))
+            setting = Setting(
+                self._bus, host, self.directory, lambda: self.configuration, self.state_directory, self.archive
+            )
+            self.daemon = daemon = Daemon(setting)
             self.on_start(daemon)
             starting = asyncio.create_task(daemon.start())
         if await self._lives_through(starting) and idle:
@@ -94,6 +106,7 @@ class Product:
         self.kill()
         self.machine.descriptors.clear()
         self.machine = await build()
+        self.archive = SimulatedArchive(self.machine)
         self.machine.boot_id = str(uuid.uuid4())
         shutil.rmtree(self.directory, ignore_errors=True)
         self.broker = LoopbackBroker()

@@ -15,6 +15,7 @@ from gpuhandoff import errors
 from gpuhandoff.errors import ProblemError
 from gpuhandoff_command.arguments import Typed, options_of, parse, parser, size
 from gpuhandoff_command.exits import CallError, Exit, status_of
+from gpuhandoff_command.history import show_history
 from gpuhandoff_command.progress import Progress
 from gpuhandoff_command.sentences import sentence, translate
 from gpuhandoff_command.terminal import Terminal, clean
@@ -60,6 +61,12 @@ WRONG = [
     ["run", "--"],
     ["run", "--gpu", "01:00.0"],
     ["status", "01:00.0"],
+    ["history", "-n", "-1"],
+    ["history", "-n", "all"],
+    ["history", "-n", "100000"],
+    ["history", "--names"],
+    ["report", "01:00.0"],
+    ["report", "-o"],
 ]
 
 
@@ -166,6 +173,31 @@ def test_a_step_is_never_left_open() -> None:
     progress.stop()
     lines = out.getvalue().splitlines()
     assert [line.partition(" ")[2] for line in lines] == [" 9/10 bind vfio-pci", " 8/10 undo a-step-of-a-later-version?"]
+
+
+class Screen(io.StringIO):
+    """A terminal."""
+
+    def isatty(self) -> bool:
+        return True
+
+
+def test_what_history_says_fits_on_the_screen(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("TERM", "xterm")
+    monkeypatch.setenv("NO_COLOR", "1")
+    monkeypatch.setenv("COLUMNS", "60")
+    screen = Screen()
+    move = {
+        "gpu": "0000:01:00.0", "name": "a card", "operation": "handoff", "why": "asked", "vm": "", "began": 0,
+        "seconds": 0.0, "outcome": "refused", "back": "", "steps": [],
+        "message": "0000:01:00.0 (a card) " + "is far away " * 12,
+    }  # fmt: skip
+    show_history(Terminal(as_json=False, out=screen), [move], verbose=False)
+    first, *others = screen.getvalue().splitlines()
+    assert "  01:00.0  lend  " in first
+    assert " ".join(line.strip() for line in others) == ("is far away " * 12).strip()
+    assert len(others) == 3
+    assert max(len(line) for line in others) <= 60
 
 
 def test_the_man_page_names_every_command_and_option() -> None:

@@ -172,7 +172,7 @@ async def test_a_worker_that_dies_is_an_error_not_a_hang(workshop: Workshop, pip
     worker = None
     while worker is None:
         await asyncio.sleep(0.02)
-        found = [one for one in psutil.process_iter(["name"]) if one.info["name"] == CARD.gpu]
+        found = [one for one in psutil.Process().children(recursive=True) if one.name() == NAME]
         worker = found[0] if found else None
     worker.kill()
     with pytest.raises(OSError, match="died"):

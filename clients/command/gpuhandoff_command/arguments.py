@@ -11,6 +11,7 @@ _SIZE = re.compile(r"([0-9]{1,15}) ?([KMGT]?)(?:i?B)?", re.IGNORECASE)
 _SHIFT = {"": 0, "K": 10, "M": 20, "G": 30, "T": 40}
 _MOST_MEMORY = 1 << 50
 _MOST_SECONDS = 86400
+_MOST_ENTRIES = 99999
 
 EPILOG = """\
 exit status:
@@ -79,13 +80,19 @@ def parser() -> argparse.ArgumentParser:
     reclaim = add("reclaim", "take a GPU back")
     _gpu(reclaim)
     reclaim.add_argument("--evict-guest", action="store_true", help="end the virtual machine that still has it")
-    reclaim.add_argument("--timeout", type=seconds, metavar="SECONDS", help="give up after so many seconds")
     _no_wait(reclaim)
     run = add("run", "lend a GPU for as long as a command runs")
     run.add_argument("--gpu", default="", type=text, metavar="ADDRESS", help="PCI address, such as 01:00.0")
     _options(run)
     run.add_argument("program", nargs=argparse.REMAINDER, metavar="-- COMMAND", help="what to run meanwhile")
     _gpu(add("holders", "show which programs have a GPU open"))
+    history = add("history", "show what was done with the GPUs, also before the last reboot; newest first")
+    _gpu(history, "PCI address, such as 01:00.0; without one, all GPUs")
+    history.add_argument("-n", dest="count", type=count, default=20, metavar="COUNT", help="how many; 0: all (default: 20)")
+    history.add_argument("-v", "--verbose", action="store_true", help="show the steps, and who asked")
+    report = add("report", "collect what is needed to find out why something does not work; changes nothing")
+    report.add_argument("--names", action="store_true", help="keep names of users, virtual machines and the host")
+    report.add_argument("-o", "--output", default="", metavar="FILE", help="write it to FILE")
     cancel = add("cancel", "stop a handoff that runs; what it did is undone")
     _gpu(cancel)
     _no_wait(cancel)
@@ -131,6 +138,13 @@ def seconds(given: str) -> int:
     return int(given)
 
 
+def count(given: str) -> int:
+    """Parse how many are wanted."""
+    if not given.isascii() or not given.isdigit() or len(given) > len(str(_MOST_ENTRIES)):
+        raise argparse.ArgumentTypeError(f"{given[:40]!r} is not a number from 0 to {_MOST_ENTRIES}")
+    return int(given)
+
+
 def text(given: str) -> str:
     """Accept what the bus can carry: text, not any bytes."""
     try:
@@ -145,8 +159,10 @@ def _everywhere(command: argparse.ArgumentParser, *, default: Any) -> None:
     command.add_argument("--no-ask", action="store_true", default=default, help="never ask for a password: fail instead")
 
 
-def _gpu(command: argparse.ArgumentParser) -> None:
-    words = "PCI address, such as 01:00.0; may be left out where only one GPU qualifies"
+def _gpu(
+    command: argparse.ArgumentParser,
+    words: str = "PCI address, such as 01:00.0; may be left out where only one GPU qualifies",
+) -> None:
     command.add_argument("gpu", nargs="?", default="", type=text, metavar="GPU", help=words)
 
 

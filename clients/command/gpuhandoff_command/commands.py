@@ -7,11 +7,13 @@ import asyncio
 from typing import Any
 
 from gpuhandoff import names
-from gpuhandoff_command.arguments import options_of
+from gpuhandoff_command.arguments import Typed, options_of
 from gpuhandoff_command.connection import Connection, plain
 from gpuhandoff_command.exits import CallError, Exit
 from gpuhandoff_command.follow import JobFollower
+from gpuhandoff_command.history import show_history
 from gpuhandoff_command.lease import run
+from gpuhandoff_command.report import give_report
 from gpuhandoff_command.terminal import Terminal
 from gpuhandoff_command.views import Outlook, show_holders, show_plan, show_status
 from gpuhandoff_command.watch import watch
@@ -40,6 +42,12 @@ async def _dispatch(connection: Connection, terminal: Terminal, arguments: argpa
             show_plan(terminal, plain(steps), direction)
         case "holders":
             show_holders(terminal, plain(await connection.manager("Holders", "s", arguments.gpu, timeout=None)))
+        case "history":
+            moves = await connection.manager("History", "su", arguments.gpu, arguments.count, timeout=None)
+            show_history(terminal, plain(moves), verbose=arguments.verbose)
+        case "report":
+            options = {"names": Typed("b", True)} if arguments.names else {}
+            give_report(terminal, await connection.manager("Report", "a{sv}", options, timeout=None), arguments.output)
         case "handoff" | "reclaim" as command:
             follower = JobFollower(connection, terminal, command)
             options = options_of(arguments)

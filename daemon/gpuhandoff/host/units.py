@@ -51,6 +51,11 @@ class Units:
         self._met = True
         return Unit(str(properties["Id"].value), str(properties["ActiveState"].value), str(properties["SubState"].value))
 
+    async def version(self) -> str:
+        """Return systemd's own version; raises RemoteError."""
+        (variant,) = await self._bus.call(NAME, PATH, PROPERTIES, "Get", "ss", (MANAGER, "Version"))
+        return str(variant.value)
+
     async def start(self, name: str, *, timeout: float = 90.0) -> None:
         """Start a unit and wait for the job's end (seconds)."""
         await self._run("StartUnit", name, timeout)

@@ -5,17 +5,19 @@ from __future__ import annotations
 import asyncio
 import logging
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 
 import gpuhandoff
 from gpuhandoff.authority.gate import Gate
 from gpuhandoff.config import Configuration, ConfigurationError
 from gpuhandoff.host import Host
+from gpuhandoff.host.archive import Archive, NoArchive
 from gpuhandoff.messages import Bus, RemoteError
 from gpuhandoff.model.address import PciAddress
 from gpuhandoff.model.request import Operation, Options, Request, Why
 from gpuhandoff.names import API_VERSION, BUS_NAME, MANAGER_INTERFACE, MANAGER_PATH
+from gpuhandoff.service.chronicle import Chronicle
 from gpuhandoff.service.fleet import Fleet
 from gpuhandoff.service.guests import Guests
 from gpuhandoff.service.inhibitors import Inhibitors
@@ -25,7 +27,9 @@ from gpuhandoff.service.manager import Manager
 from gpuhandoff.service.moves import Moves
 from gpuhandoff.service.objects import ApiMismatchError, ObjectTree
 from gpuhandoff.service.power import Power
+from gpuhandoff.service.records import Records
 from gpuhandoff.service.rescues import Rescues
+from gpuhandoff.service.support import Support
 from gpuhandoff.steps import make_steps
 from gpuhandoff.transaction.journal import JournalDirectory
 from gpuhandoff.transaction.recovery import Recovery
@@ -42,6 +46,10 @@ class Setting:
     host: Host
     runtime_directory: Path
     load_configuration: Callable[[], Configuration]
+    state_directory: Path | None = None
+    """Where history is kept; None keeps it for as long as the daemon runs."""
+    archive: Archive = field(default_factory=NoArchive)
+    """For support reports."""
 
 
 class Daemon:
@@ -53,7 +61,8 @@ class Daemon:
         bus, host = setting.bus, setting.host
         self._journals = JournalDirectory(setting.runtime_directory)
         self._tree = ObjectTree(bus)
-        self.jobs = Jobs(self._tree, self._on_job)
+        self._chronicle = Chronicle(setting.state_directory, self._name_of)
+        self.jobs = Jobs(self._tree, self._on_job, self._chronicle.end)
         self.fleet = Fleet(
             host, self._journals, self._tree, self._configuration.host.gpu_services, self._at_work, self._on_gpu
         )
@@ -71,13 +80,25 @@ class Daemon:
             self._power,
             self._tree,
             self.configuration,
+            self._chronicle,
         )
         self._leases = Leases(bus, host, self.fleet, self.jobs, self._journals, self._moves)
         self._rescues = Rescues(host, self.jobs, self._journals, self._moves)
         self._guests = Guests(host, self.fleet, self.jobs, self._journals, self._moves, self.configuration)
         self._recovery = Recovery(host, self._journals, runner, self.steps)
+        gate = Gate(bus)
+        support = Support(
+            host,
+            self.fleet,
+            self.jobs,
+            self._chronicle,
+            self.configuration,
+            setting.runtime_directory,
+            setting.archive,
+        )
+        self._records = Records(gate, self.fleet, self._chronicle, support, self._tree)
         self._manager = Manager(
-            Gate(bus),
+            gate,
             self.fleet,
             self.jobs,
             self._moves,
@@ -95,10 +116,12 @@ class Daemon:
     async def start(self) -> None:
         """Survey, take over what an earlier daemon left, own the name. Raises when the API does not fit together."""
         self._manager.register()
+        self._records.register()
         self._tree.check()
         self._tree.publish(MANAGER_PATH, MANAGER_INTERFACE, self._properties())
         await self.fleet.start()
         boot_id = self.fleet.world.boot_id
+        await self._chronicle.open(boot_id)
         found = self._recovery.found(boot_id)
         await self._power.start()
         self._tree.serve()
@@ -113,6 +136,7 @@ class Daemon:
         await self.jobs.settle()
         await self._power.stop()
         await self._leases.stop()
+        await self._chronicle.close()
         await self.fleet.stop()
 
     def reload(self) -> None:
@@ -135,8 +159,13 @@ class Daemon:
     def _recover(self, gpu: PciAddress) -> None:
         """Take over or undo an earlier daemon's journal, as a job, so that nobody else works on that GPU meanwhile."""
         request = Request(Operation.RECLAIM, gpu, Options(), why=Why.RECOVERY)
+        record = self._journals.record(gpu)
 
         async def work(job: Job) -> None:
+            if record is not None and record.complete:
+                await self._chronicle.taken_over(gpu)
+            else:
+                await self._chronicle.begin(job)
             try:
                 await self._recovery.recover(gpu, self._moves.observer(job))
                 await self._renew_lease(gpu)
@@ -154,6 +183,10 @@ class Daemon:
     def _on_gpu(self, gpu: PciAddress) -> None:
         self._guests.look(gpu)
         self._rescues.look(gpu)
+
+    def _name_of(self, gpu: PciAddress) -> str:
+        found = self.fleet.world.gpu(gpu)
+        return found.name if found is not None else ""
 
     def _on_job(self, gpu: PciAddress) -> None:
         self._power.look()

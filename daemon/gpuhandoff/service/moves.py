@@ -16,6 +16,7 @@ from gpuhandoff.model.world import Gpu, Process, World
 from gpuhandoff.names import MANAGER_INTERFACE, MANAGER_PATH
 from gpuhandoff.plan.handoff import plan_handoff
 from gpuhandoff.plan.reclaim import plan_release
+from gpuhandoff.service.chronicle import Chronicle
 from gpuhandoff.service.fleet import Fleet
 from gpuhandoff.service.inhibitors import Inhibitors
 from gpuhandoff.service.jobs import Job, Jobs
@@ -45,6 +46,7 @@ class Moves:
         power: Power,
         tree: ObjectTree,
         configuration: Callable[[], Configuration],
+        chronicle: Chronicle,
     ) -> None:
         self._host = host
         self._fleet = fleet
@@ -55,6 +57,7 @@ class Moves:
         self._power = power
         self._tree = tree
         self._configuration = configuration
+        self._chronicle = chronicle
 
     def start(self, request: Request, gpu: PciAddress, uid: int) -> Job:
         """Start the job that carries out `request`, or join the one that does so already. Raises ProblemError."""
@@ -104,6 +107,7 @@ class Moves:
         plan = self._plan_handoff(world, gpu, options)
         if options.dry_run:
             return
+        await self._chronicle.begin(job)
         self._prepare(job.gpu, start=True)
         try:
             await self._inhibitors.delayed(self._configuration().host.inhibit_delay)
@@ -133,11 +137,12 @@ class Moves:
             return
         if gpu.guest is not None:
             await self._evict(gpu, gpu.guest, options)
+        await self._chronicle.begin(job)
         try:
             if plan is None:
                 await self._runner.undo(job.gpu, str(job.request.why), self.observer(job))
             else:
-                terms = Terms(boot_id=world.boot_id, job=job.number, timeout=options.timeout)
+                terms = Terms(boot_id=world.boot_id, job=job.number)
                 await self._runner.run(plan, terms, self.observer(job))
         finally:
             await self._fleet.look_again()
@@ -150,7 +155,7 @@ class Moves:
                 f"{gpu.address} ({gpu.name}) is with a virtual machine: {guest.name} (pid {guest.pid}) has it open. Shut "
                 "that machine down first, or allow it to be ended with the option holders=terminate."
             )
-        log.warning("ending %s (pid %d), which has %s", guest.name, guest.pid, gpu.address)
+        log.warning("ending %s (pid %d), which has %s", guest.name, guest.pid, gpu.address, extra={"GPU": str(gpu.address)})
         for number in (signal.SIGTERM, signal.SIGKILL):
             self._host.processes.signal(guest, number)
             if await self._host.processes.ended([guest], timeout=EVICTION_GRACE):

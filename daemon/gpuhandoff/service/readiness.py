@@ -10,8 +10,8 @@ import sys
 from systemd import daemon, journal  # type: ignore[attr-defined]  # its modules are C
 
 
-def configure_log() -> None:
-    """Log to the journal with the fields GPU=, JOB=, STEP= where systemd started us, to stderr otherwise."""
+def configure_log(*more: logging.Handler) -> None:
+    """Log to the journal with the fields GPU=, JOB=, STEP= where systemd started us, to stderr otherwise; and to `more`."""
     handler: logging.Handler
     if "JOURNAL_STREAM" in os.environ:
         handler = journal.JournalHandler(SYSLOG_IDENTIFIER="gpuhandoffd")
@@ -19,7 +19,7 @@ def configure_log() -> None:
     else:
         handler = logging.StreamHandler(sys.stderr)
         handler.setFormatter(logging.Formatter("%(levelname)s %(name)s: %(message)s"))
-    logging.basicConfig(level=logging.INFO, handlers=[handler])
+    logging.basicConfig(level=logging.INFO, handlers=[handler, *more])
 
 
 def ready(status: str) -> None:

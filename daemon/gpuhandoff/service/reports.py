@@ -1,4 +1,4 @@
-"""What Status, Plan and Holders answer, as `a{sv}`."""
+"""What Status, Plan, Holders and History answer, as `a{sv}`."""
 
 from __future__ import annotations
 
@@ -7,6 +7,7 @@ import platform
 from collections.abc import Iterable
 
 import gpuhandoff
+from gpuhandoff.history.move import Move
 from gpuhandoff.messages import Variant
 from gpuhandoff.model.plan import Json
 from gpuhandoff.model.world import Gpu, Holder
@@ -68,4 +69,24 @@ def holder_report(holder: Holder) -> dict[str, Variant]:
         "unit": Variant("s", holder.unit),
         "session": Variant("s", holder.session),
         "nodes": Variant("as", list(holder.nodes)),
+    }
+
+
+def move_report(move: Move) -> dict[str, Variant]:
+    """Return one entry of the reply of History."""
+    return {
+        "gpu": Variant("s", str(move.gpu)),
+        "name": Variant("s", move.name),
+        "operation": Variant("s", move.operation),
+        "why": Variant("s", move.why),
+        "vm": Variant("s", move.vm),
+        "uid": Variant("u", move.uid),
+        "job": Variant("u", move.job),
+        "boot": Variant("s", move.boot_id),
+        "began": Variant("t", move.began),
+        "seconds": Variant("d", move.seconds),
+        "outcome": Variant("s", move.outcome),
+        "back": Variant("s", move.back),
+        "message": Variant("s", move.message),
+        "steps": Variant("a(ssd)", [(one.step, one.phase, one.seconds) for one in move.steps]),
     }

@@ -10,6 +10,7 @@ from pathlib import Path
 from gpuhandoff import names
 from gpuhandoff.config import ConfigurationError, load
 from gpuhandoff.host import Host
+from gpuhandoff.host.archive import MachineArchive
 from gpuhandoff.host.descriptors import MachineDescriptors
 from gpuhandoff.host.logins import Logins
 from gpuhandoff.host.machine import MachineKernel
@@ -23,13 +24,15 @@ from gpuhandoff.messages import RemoteError
 from gpuhandoff.service import readiness
 from gpuhandoff.service.bus import connect
 from gpuhandoff.service.daemon import Setting, serve
+from gpuhandoff.service.recent import RecentLines
 
 log = logging.getLogger(__name__)
 
 
 async def run_system(workshop: Workshop, *, configuration: Path) -> int:
     """Serve until SIGTERM or SIGINT; return the exit status."""
-    readiness.configure_log()
+    recent = RecentLines()
+    readiness.configure_log(recent)
     stopping, reload = asyncio.Event(), asyncio.Event()
     loop = asyncio.get_running_loop()
     for number in (signal.SIGTERM, signal.SIGINT):
@@ -52,7 +55,14 @@ async def run_system(workshop: Workshop, *, configuration: Path) -> int:
         Units(bus),
         Logins(bus),
     )
-    setting = Setting(bus, host, Path(names.RUNTIME_DIRECTORY), lambda: load(configuration, configuration.parent / "conf.d"))
+    setting = Setting(
+        bus,
+        host,
+        Path(names.RUNTIME_DIRECTORY),
+        lambda: load(configuration, configuration.parent / "conf.d"),
+        Path(names.STATE_DIRECTORY),
+        MachineArchive(recent.lines),
+    )
     watchdog = asyncio.create_task(readiness.keep_watchdog())
     try:
         return await serve(setting, ready=readiness.ready, stopping=stopping, reload=reload)

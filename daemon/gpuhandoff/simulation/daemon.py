@@ -16,6 +16,8 @@ from gpuhandoff.errors import InvalidArgsError, UnknownMethodError
 from gpuhandoff.messages import Bus, Call, RemoteError, Reply
 from gpuhandoff.service.bus import connect
 from gpuhandoff.service.daemon import Setting, serve
+from gpuhandoff.service.recent import RecentLines
+from gpuhandoff.simulation.archive import SimulatedArchive
 from gpuhandoff.simulation.host import simulated_host
 from gpuhandoff.simulation.machine import SimulatedMachine
 from gpuhandoff.simulation.scenarios import SCENARIOS
@@ -29,6 +31,8 @@ log = logging.getLogger(__name__)
 async def run_simulated(scenario: str, *, deny: Sequence[str]) -> int:
     """Serve a simulated machine on the bus at DBUS_SYSTEM_BUS_ADDRESS until SIGTERM; return the exit status."""
     logging.basicConfig(level=logging.INFO, format="%(levelname)s %(name)s: %(message)s", stream=sys.stderr)
+    recent = RecentLines()
+    logging.getLogger().addHandler(recent)
     build = SCENARIOS.get(scenario)
     if build is None:
         log.error("there is no scenario %s; scenarios: %s", scenario, ", ".join(SCENARIOS))
@@ -47,7 +51,9 @@ async def run_simulated(scenario: str, *, deny: Sequence[str]) -> int:
         log.error("the bus for the simulation cannot be used: %s", error.message)
         return 1
     with tempfile.TemporaryDirectory(prefix="gpuhandoff-") as directory:
-        setting = Setting(bus, simulated_host(machine, bus), Path(directory), Configuration)
+        runtime, state = Path(directory, "run"), Path(directory, "state")
+        archive = SimulatedArchive(machine, recent.lines)
+        setting = Setting(bus, simulated_host(machine, bus), runtime, Configuration, state, archive)
         return await serve(setting, ready=lambda status: log.info("ready: %s", status), stopping=stopping, reload=reload)
 
 

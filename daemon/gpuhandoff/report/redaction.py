@@ -1,0 +1,130 @@
+"""What a support report does not name: people, their homes, virtual machines, the host, identifiers, boot parameters.
+
+Each becomes a placeholder, the same one wherever the report names the same thing: user1, vm1, uuid1. Pure: what is a name
+follows from the document and from what the caller knows. Arguments of processes are never gathered in the first place.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
+from typing import Any
+
+LEFT_OUT = (
+    "names of users (user1, ...) and of virtual machines (vm1, ...)",
+    "paths below home directories",
+    "the name of the host",
+    "UUIDs and MAC addresses (uuid1, mac1, ...)",
+    "boot parameters that have nothing to do with GPUs",
+)
+
+FIRST_PERSON = 1000
+"""The lowest uid of a person; those below are services, whose names tell nothing about anybody."""
+
+_OURS = {"state", "operation", "outcome", "why", "step", "phase", "back", "driver", "result"}
+"""Keys whose values are our own words, whoever is called like one of them; a sentence there is none."""
+_WORD = re.compile(r"[a-z0-9_-]{1,32}")
+_SHORTEST = 2
+"""Characters of a name that is looked for in texts; a shorter one would be found everywhere."""
+_HOME = re.compile(r"(/(?:var/)?home/|/run/media/|/media/)([^/\s\"'\\:;,)]+)(?:/[^\s\"'\\:;,)]*)?|(/root)/[^\s\"'\\:;,)]+")
+_UUID = re.compile(r"(?<![0-9a-f])[0-9a-f]{8}-(?:[0-9a-f]{4}-){3}[0-9a-f]{12}(?![0-9a-f])", re.IGNORECASE)
+_MAC = re.compile(r"(?<![0-9a-f:.])(?:[0-9a-f]{2}:){5}[0-9a-f]{2}(?![0-9a-f:.])", re.IGNORECASE)
+_MACHINE_SCOPE = re.compile(r"(machine-)[^/\s]+(\.scope)")
+_BOOT_LINE = re.compile(r"(command line: )(.*)", re.IGNORECASE | re.DOTALL)
+_BOOT_PARAMETER = re.compile(
+    r"[\w.-]*(?:iommu|vfio|pci|nvidia|nouveau|amdgpu|radeon|i915|xe|drm|video|fb|vga|nomodeset|kvm|huge|cpus|nohz|rcu|irq"
+    r"|modules?_load|blacklist|mem_encrypt|lockdown|console|splash|quiet)[\w.-]*(?:=\S*)?",
+    re.IGNORECASE,
+)
+
+
+def redact(document: Any, *, users: Iterable[str] = (), hosts: Iterable[str] = ()) -> Any:
+    """Return a JSON document without what `LEFT_OUT` lists.
+
+    `users` and `hosts` are names that are known; the document's own keys user, vm and vms say more.
+    """
+    people = {*users, *_named(document, "user")} - {"", "root", "nobody"}
+    machines = {*_named(document, "vm")} - {""}
+    return _Redaction(people, machines, {*hosts} - {"", "localhost"}).value(document)
+
+
+class _Redaction:
+    def __init__(self, users: Collection[str], machines: Collection[str], hosts: Collection[str]) -> None:
+        self._places: dict[str, str] = {}
+        for kind, names in (("host", hosts), ("vm", machines), ("user", users)):
+            self._places |= {name: f"{kind}{number}" for number, name in enumerate(sorted(names), 1)}
+        self._identifiers: dict[str, str] = {}
+        self._spelled = {
+            spelling.lower(): place
+            for name, place in self._places.items()
+            if len(name) >= _SHORTEST and not name.isdigit()
+            for spelling in (name.replace("-", "\\x2d"), name)  # as in the names of units
+        }
+        self._names = _pattern(self._spelled)
+
+    def value(self, value: Any, key: str = "") -> Any:
+        match value:
+            case str():
+                return self._own(value, key)
+            case list() | tuple():
+                return [self.value(one, key) for one in value]
+            case Mapping() if key == "vms":
+                return {self._places.get(name, name): self.value(one) for name, one in value.items()}
+            case Mapping():
+                return {name: self.value(one, name) for name, one in value.items()}
+        return value
+
+    def _own(self, text: str, key: str) -> str:
+        if key.lower() in _OURS and _WORD.fullmatch(text):
+            return text
+        if key in {"vm", "user"}:
+            return self._places.get(text, text)
+        text = _BOOT_LINE.sub(_boot_parameters, text)
+        text = _HOME.sub(self._home, text)
+        text = _MACHINE_SCOPE.sub(r"\1…\2", text)
+        text = _UUID.sub(self._identifier("uuid"), text)
+        text = _MAC.sub(self._identifier("mac"), text)
+        return self._names.sub(lambda found: self._spelled.get(found[0].lower(), "…"), text)
+
+    def _home(self, found: re.Match[str]) -> str:
+        if found[3]:
+            return f"{found[3]}/…"
+        return f"{found[1]}{self._places.get(found[2], 'someone')}/…"
+
+    def _identifier(self, kind: str) -> Callable[[re.Match[str]], str]:
+        def place(found: re.Match[str]) -> str:
+            count = sum(one.startswith(kind) for one in self._identifiers.values())
+            return self._identifiers.setdefault(found[0].lower(), f"{kind}{count + 1}")
+
+        return place
+
+
+def _named(document: Any, key: str) -> Iterator[str]:
+    """Yield what a document says under a key, and the keys of the table of its plural."""
+    match document:
+        case list() | tuple():
+            for one in document:
+                yield from _named(one, key)
+        case Mapping():
+            for name, value in document.items():
+                if name == key and isinstance(value, str) and not _of_the_system(document):
+                    yield value
+                elif name == f"{key}s" and isinstance(value, Mapping):
+                    yield from value
+                yield from _named(value, key)
+
+
+def _of_the_system(document: Mapping[str, Any]) -> bool:
+    uid = document.get("uid")
+    return "user" in document and isinstance(uid, int) and uid < FIRST_PERSON
+
+
+def _pattern(names: Iterable[str]) -> re.Pattern[str]:
+    """Return what finds names as words, also where systemd's escape of a dash precedes them."""
+    words = "|".join(re.escape(one) for one in sorted(names, key=lambda one: (-len(one), one)))
+    return re.compile(rf"(?:(?<![^\W_])|(?<=\\x2d))(?:{words})(?![^\W_])" if words else r"(?!)", re.IGNORECASE)
+
+
+def _boot_parameters(found: re.Match[str]) -> str:
+    kept = [word if _BOOT_PARAMETER.fullmatch(word) else "…" for word in found[2].split()]
+    return found[1] + " ".join(word for index, word in enumerate(kept) if word != "…" or kept[index - 1 : index] != ["…"])

@@ -5,6 +5,7 @@
 
 from __future__ import annotations
 
+import gc
 import itertools
 import json
 import logging
@@ -80,12 +81,12 @@ def makes_sense(fault: str, moment: str) -> bool:
 
 
 def chosen(scenario: str, direction: str) -> Iterator[Case]:
-    """Yield what is tried every day: each of these is in turn for every operation that is the next one's neighbour.
+    """Yield what is tried every day: a choice that moves on from one operation to the next.
 
-    An operation that changes something suffers every kind of fault with a living daemon, but of all errnos one, and three
-    kills at three moments with three other faults. One that only looks suffers a fault or a kill. Where everything is
-    undone as in a Reclaim, only for another reason, and on the second machine of the same kind, it is three faults and
-    two kills.
+    An operation that changes something suffers every kind of fault with a living daemon, but of all errnos one, and two
+    kills at two moments with two other faults. One that only looks suffers a fault or a kill. Where everything is undone
+    as in a Reclaim, only for another reason, and on the second machine of the same kind, it is two faults and a kill, and
+    half of the operations that only look.
     """
     sparse = direction in {"rollback", "recovery"} or scenario == "blackwell"
     offset = sum(map(ord, scenario + direction))
@@ -94,11 +95,12 @@ def chosen(scenario: str, direction: str) -> Iterator[Case]:
         if fault_effects.changes(done.operation):
             alive = _one_errno(faults, number)
             if sparse:
-                alive = _in_turn(alive, number, 3)
-            kills = _in_turn(KILLS, number, 2 if sparse else 3)
+                alive = _in_turn(alive, number, 2)
+            kills = _in_turn(KILLS, number, 1 if sparse else 2)
         else:
-            alive = _in_turn(faults, number // 2, number % 2)
-            kills = _in_turn(KILLS, number // 2, 1 - number % 2)
+            kind = number % (4 if sparse else 2)
+            alive = _in_turn(faults, number // 2, int(kind == 0))
+            kills = _in_turn(KILLS, number // 2, int(kind == 1))
         for fault in alive:
             yield Case(scenario, direction, done.operation, done.nth, fault)
         for place, moment in enumerate(kills):
@@ -163,6 +165,8 @@ def _directory() -> tempfile.TemporaryDirectory[str]:
 def main() -> None:
     """Try every `of`th case from `part` on."""
     logging.disable(logging.CRITICAL)
+    gc.freeze()
+    gc.set_threshold(50_000, 20, 1000)
     vars(journal)["parse"] = lru_cache(maxsize=4)(parse)
     scenario, direction, *rest = sys.argv[1:]
     part, of = (int(rest[0]), int(rest[1])) if rest else (0, 1)

@@ -168,7 +168,8 @@ async def test_plain_ascii_where_the_locale_is_not_utf8(daemon: FakeDaemon, comm
 async def test_a_plan(daemon: FakeDaemon, command: Command) -> None:
     daemon.answers = {"Plan": (STEPS,)}
     words = ("--vm", "win11", "--stop-display", "--terminate-holders", "--cpus", "0-1", "--memory", "16G", "--timeout", "60")
-    ended = await command("plan", "01:00.0", *words, "--hugepages", "static", "--quiet-host", "--accept-risk")
+    more = ("--guest-timeout", "90")
+    ended = await command("plan", "01:00.0", *words, *more, "--hugepages", "static", "--quiet-host", "--accept-risk")
     assert ended.status == 0
     assert ended.out == (
         " 1  keep the machine from sleeping while the GPU is away  (inhibit-sleep)\n"
@@ -188,6 +189,7 @@ async def test_a_plan(daemon: FakeDaemon, command: Command) -> None:
             "cpus": Variant("s", "0-1"),
             "memory": Variant("t", 16 << 30),
             "timeout": Variant("u", 60),
+            "guest-timeout": Variant("u", 90),
             "hugepages": Variant("s", "static"),
             "quiet": Variant("b", True),
             "accept-risk": Variant("b", True),

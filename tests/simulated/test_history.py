@@ -86,10 +86,11 @@ async def test_there_and_back_with_all_its_steps(tmp_path: Path) -> None:
 async def test_a_move_is_on_the_disk_before_its_first_step(tmp_path: Path) -> None:
     product = await started(tmp_path)
     seen: list[list[str]] = []
-    product.machine.faults.set(just_before(lambda: seen.append([move.outcome for move in kept(tmp_path)])), target="Inhibit")
+    look = just_before(lambda: seen.append([move.outcome for move in kept(tmp_path)]))
+    product.machine.faults.set(look, target="Inhibit", detail="block")
     await product.handoff(GPU)
     assert seen == [[""]]
-    product.machine.faults.set(just_before(lambda: seen.append([move.outcome for move in kept(tmp_path)])), kind="write")
+    product.machine.faults.set(look, kind="write")
     await product.reclaim(GPU)
     assert seen[1:] == [["", "done", ""]]
     await product.stop()
@@ -402,16 +403,18 @@ def test_a_disk_that_does_not_answer_holds_nothing_up(tmp_path: Path, monkeypatc
     """In real time: a clock that waits for threads would wait for this one."""
     answer = threading.Event()
     monkeypatch.setattr(chronicle, "PATIENCE", 0.01)
-    monkeypatch.setattr(HistoryFile, "append", lambda *arguments, **named: answer.wait(20))
+    monkeypatch.setattr(HistoryFile, "append", lambda *arguments, **named: answer.wait(60))
 
     async def main() -> None:
-        product = await started(tmp_path, await igpu_dgpu())
-        await product.call("Handoff", "sa{sv}", GPU, {})
-        assert await told(product) == [("handoff", "asked", "done", "")]
-        await product.call("Reclaim", "sa{sv}", GPU, {})
-        await product.stop()
-        assert not answer.is_set()
-        answer.set()
+        try:
+            async with asyncio.timeout(15):
+                product = await started(tmp_path, await igpu_dgpu())
+                await product.call("Handoff", "sa{sv}", GPU, {})
+                assert await told(product) == [("handoff", "asked", "done", "")]
+                await product.call("Reclaim", "sa{sv}", GPU, {})
+                await product.stop()
+        finally:
+            answer.set()
 
     asyncio.run(main())
 

@@ -58,7 +58,7 @@ async def test_everything_is_there(tmp_path: Path) -> None:
     assert found["machine"]["modules"]
     assert found["configuration"]["vms"] == {VM: {"timeout": 60}}
     (lines,) = found["journals"].values()
-    assert (lines[0]["vm"], lines[-1]) == (VM, {"held": True})
+    assert (lines[0]["vm"], lines[-1]["held"]) == (VM, True)
     assert [move["outcome"] for move in found["history"]] == ["done", "refused"]
     assert len(found["kernel-log"]) == 2
     assert (found["jobs"], found["notes"], found["left-out"]) == ([], [], [])

@@ -163,8 +163,9 @@ class Command:
         program: Sequence[str] = ("-m", "gpuhandoff_command")
         if prelude:
             program = ("-c", f"{prelude}\nimport sys; from gpuhandoff_command.__main__ import main; sys.exit(main())")
+        # However the tests were started (nohup ignores SIGHUP), the command is started as a shell would.
         return await asyncio.create_subprocess_exec(
-            sys.executable,
+            *("env", "--default-signal=HUP,INT,TERM", sys.executable),
             *program,
             *words,
             env=self.environment | environment,

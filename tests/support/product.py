@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 from gpuhandoff import names
 from gpuhandoff.config import Configuration
@@ -14,6 +15,7 @@ from gpuhandoff.simulation.archive import SimulatedArchive
 from gpuhandoff.simulation.host import simulated_host
 from gpuhandoff.simulation.loopback import LoopbackBroker, LoopbackBus
 from gpuhandoff.simulation.machine import SimulatedMachine
+from gpuhandoff.steps.inhibit_sleep import InhibitSleep
 
 OPTIONS = {
     "stop-display": Variant("b", True),
@@ -110,4 +112,12 @@ class Product:
         if self.daemon is not None and self._bus is not None:
             await self.daemon.stop()
             await self._bus.close()
+            self._close_descriptors(self.daemon)
             self.daemon = None
+
+    @staticmethod
+    def _close_descriptors(daemon: Daemon) -> None:
+        """Do what the end of a process does: the sleep inhibitor is held open by nothing but the service manager then."""
+        held = cast("InhibitSleep", daemon.steps["inhibit-sleep"])._held
+        while held:
+            os.close(held.popitem()[1])

@@ -64,6 +64,7 @@ def test_everything(etc: Path) -> None:
         confine-workqueues = true
         guest-governor = "performance"
         inhibit-delay = 0
+        reclaim-grace = 30
         [defaults]
         stop-display = true
         holders = "terminate"
@@ -73,6 +74,7 @@ def test_everything(etc: Path) -> None:
         quiet = true
         accept-risk = true
         timeout = 120
+        guest-timeout = 60
         """,
     )
     assert configuration.host == HostSettings(
@@ -85,6 +87,7 @@ def test_everything(etc: Path) -> None:
         confine_workqueues=True,
         guest_governor="performance",
         inhibit_delay=0,
+        reclaim_grace=30,
     )
     assert configuration.options_for(GPU, "") == Options(
         stop_display=True,
@@ -95,6 +98,7 @@ def test_everything(etc: Path) -> None:
         quiet=True,
         accept_risk=True,
         timeout=120,
+        guest_timeout=60,
     )
 
 
@@ -318,6 +322,7 @@ def test_the_shipped_file_names_every_key_with_its_default(etc: Path) -> None:
     assert configuration.options_for(None, "") == Options()
     assert {key.replace("_", "-") for key in configuration.defaults} == {
         "stop-display", "holders", "cpus", "memory", "hugepages", "quiet", "accept-risk", "timeout",
+        "guest-timeout",
     }  # fmt: skip
     for name in HostSettings.__dataclass_fields__:
         assert f"\n{name.replace('_', '-')} = " in f"\n{active}"

@@ -25,6 +25,7 @@ GOOD = {
     "quiet": (Variant("b", True), True),
     "accept-risk": (Variant("b", True), True),
     "timeout": (Variant("u", 60), 60),
+    "guest-timeout": (Variant("u", 60), 60),
     "lease": (Variant("b", True), True),
     "dry-run": (Variant("b", True), True),
     "interactive": (Variant("b", True), True),

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 from pathlib import Path
 from typing import Any, cast
 
@@ -17,17 +17,44 @@ from gpuhandoff.errors import (
     StuckError,
     TimedOutError,
 )
-from gpuhandoff.host import Host, OverdueError
+from gpuhandoff.host import Host, OpenNode, OverdueError, Pending, Purpose
 from gpuhandoff.model.address import PciAddress
 from gpuhandoff.model.plan import Json, Plan, PlannedStep
 from gpuhandoff.model.request import Operation
+from gpuhandoff.model.world import Process
 from gpuhandoff.transaction.journal import JournalDirectory
 from gpuhandoff.transaction.recovery import Recovery
-from gpuhandoff.transaction.runner import Runner
+from gpuhandoff.transaction.runner import CARD as CARD_LANE
+from gpuhandoff.transaction.runner import Runner, Terms
 
 CARD = PciAddress(0, 1, 0, 0)
 NAMES = ["inhibit", "display", "claim", "bind", "confine"]
-HOST = cast("Host", None)
+
+
+class Fake:
+    """A host on which nothing is done; `hanging` is what the kernel has not finished."""
+
+    def __init__(self) -> None:
+        self.hanging: list[Pending] = []
+        self.open: tuple[OpenNode, ...] = ()
+
+    def on_behalf(self, purpose: Purpose) -> Fake:
+        return self
+
+    @property
+    def kernel(self) -> Fake:
+        return self
+
+    processes = kernel
+
+    def pending(self, purpose: Purpose) -> tuple[Pending, ...]:
+        return tuple(one for one in self.hanging if purpose.waits_for(one.purpose))
+
+    async def settled(self, gpu: str) -> None:
+        assert not self.hanging
+
+    async def holding(self, nodes: Collection[str]) -> tuple[OpenNode, ...]:
+        return tuple(one for one in self.open if set(one.nodes) & set(nodes))
 
 
 class Note:
@@ -70,6 +97,8 @@ class Bench:
 
     def __init__(self, directory: Path) -> None:
         self.directory = directory
+        self.fake = Fake()
+        self.host = cast("Host", self.fake)
         self.effects: set[str] = set()
         self.calls: list[str] = []
         self.steps = {
@@ -83,21 +112,20 @@ class Bench:
             for name in NAMES
         }
         self.journals = JournalDirectory(directory)
-        self.runner = Runner(HOST, self.journals, self.steps)
+        self.runner = Runner(self.host, self.journals, self.steps)
         self.seen: list[tuple[str, str, int, int]] = []
 
     async def run(self, operation: Operation = Operation.HANDOFF, timeout: float = 0) -> None:
         steps = tuple(PlannedStep(name, {"number": index}, f"do {name}") for index, name in enumerate(NAMES))
-        await self.runner.run(
-            Plan(operation, CARD, steps), boot_id="b", job=1, vm="win11", timeout=timeout, observe=self.observe
-        )
+        terms = Terms(boot_id="b", job=1, vm="win11", timeout=timeout)
+        await self.runner.run(Plan(operation, CARD, steps, ("/dev/snd/controlC1",)), terms, self.observe)
 
     async def undo(self) -> None:
-        await self.runner.undo(self.journals.open(CARD), "reclaim", self.observe)
+        await self.runner.undo(CARD, "reclaim", self.observe)
 
     async def recover(self) -> None:
-        recovery = Recovery(HOST, self.journals, self.runner, self.steps)
-        for gpu in recovery.pending("b"):
+        recovery = Recovery(self.host, self.journals, self.runner, self.steps)
+        for gpu in recovery.found("b"):
             await recovery.recover(gpu, self.observe)
 
     def observe(self, *seen: Any) -> None:
@@ -189,22 +217,51 @@ async def test_out_of_time(bench: Bench) -> None:
     assert bench.effects == set()
 
 
+UNBIND = "unbind of 0000:01:00.1"
+
+
+def hang(bench: Bench, lane: str, operation: str = UNBIND) -> Callable[[], OverdueError]:
+    """Return what makes an operation hang in the kernel."""
+
+    def overdue() -> OverdueError:
+        bench.fake.hanging = [Pending(Purpose(str(CARD), lane), operation, 5, 77, "D", "snd_card_free")]
+        return OverdueError(operation, 5, 77, "D", "snd_card_free")
+
+    return overdue
+
+
 async def test_an_operation_that_hangs_on_the_gpu_leaves_the_gpu_alone(bench: Bench) -> None:
-    bench.steps["claim"].trouble["apply"] = lambda: OverdueError("unbind of 0000:01:00.1", 5, 77, "D", "snd_card_free")
-    with pytest.raises(StuckError, match="snd_card_free"):
+    bench.steps["claim"].trouble["apply"] = hang(bench, CARD_LANE)
+    bench.fake.open = (OpenNode(Process(431, 9, "arecord", 1000), ("/dev/snd/controlC1",)),)
+    with pytest.raises(StuckError, match="snd_card_free") as caught:
         await bench.run()
+    assert "stuck at claim" in caught.value.message
+    assert "arecord (pid 431) has /dev/snd/controlC1 open" in caught.value.message
+    assert "switching the power off" in caught.value.message
     assert bench.undone() == ["inhibit"]
     record = bench.journals.record(CARD)
     assert record is not None
-    assert "0000:01:00.1" in record.stuck
+    assert record.stuck == caught.value.message
     bench.steps["claim"].trouble.clear()
+    with pytest.raises(StuckError):
+        await bench.undo()
+    assert bench.undone() == ["inhibit"]
+    bench.fake.hanging = []
     await bench.undo()
     assert bench.effects == set()
     assert bench.journals.addresses() == []
 
 
+async def test_an_operation_that_was_overdue_and_has_ended_meanwhile_is_rolled_back(bench: Bench) -> None:
+    bench.steps["claim"].trouble["apply"] = lambda: OverdueError(UNBIND, 5, 77)
+    with pytest.raises(TimedOutError, match="put back as it was"):
+        await bench.run()
+    assert bench.effects == set()
+    assert bench.journals.addresses() == []
+
+
 async def test_an_operation_that_hangs_elsewhere_is_an_ordinary_failure(bench: Bench) -> None:
-    bench.steps["confine"].trouble["apply"] = lambda: OverdueError("sync", 5, 77)
+    bench.steps["confine"].trouble["apply"] = hang(bench, "free-memory", "sync")
     with pytest.raises(TimedOutError):
         await bench.run()
     assert bench.effects == set()
@@ -285,8 +342,8 @@ async def test_what_ended_with_the_daemon_is_renewed(bench: Bench) -> None:
 
 async def test_a_journal_of_another_boot_is_forgotten(bench: Bench) -> None:
     await bench.run()
-    recovery = Recovery(HOST, bench.journals, bench.runner, bench.steps)
-    assert recovery.pending("another boot") == []
+    recovery = Recovery(bench.host, bench.journals, bench.runner, bench.steps)
+    assert recovery.found("another boot") == []
     assert bench.journals.addresses() == []
 
 

@@ -120,6 +120,7 @@ def options_of(arguments: argparse.Namespace) -> dict[str, Typed]:
     put("quiet", "b", "quiet_host")
     put("accept-risk", "b", "accept_risk")
     put("timeout", "u", "timeout")
+    put("guest-timeout", "u", "guest_timeout")
     return found
 
 
@@ -181,3 +182,5 @@ def _options(command: argparse.ArgumentParser) -> None:
     group.add_argument("--quiet-host", action="store_true", help="pause what the configuration names")
     group.add_argument("--accept-risk", action="store_true", help="consent: to a card that may need a reboot to come back")
     group.add_argument("--timeout", type=seconds, metavar="SECONDS", help="give up, and undo, after so many seconds")
+    words = "take the GPU back when no virtual machine has opened it after so many seconds"
+    group.add_argument("--guest-timeout", type=seconds, metavar="SECONDS", help=words)

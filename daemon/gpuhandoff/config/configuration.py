@@ -28,6 +28,8 @@ class HostSettings:
     guest_governor: str = ""
     inhibit_delay: int = 5
     """Seconds that delay inhibitors can hold a handoff off."""
+    reclaim_grace: int = 10
+    """Seconds after the end of a VMM in which somebody may reclaim the GPU or start another, before it is taken back."""
 
 
 HOST_PARSERS: dict[str, values.Parser] = {
@@ -40,6 +42,7 @@ HOST_PARSERS: dict[str, values.Parser] = {
     "confine-workqueues": values.truth,
     "guest-governor": values.governor,
     "inhibit-delay": values.seconds,
+    "reclaim-grace": values.seconds,
 }
 
 

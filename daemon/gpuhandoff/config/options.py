@@ -39,6 +39,7 @@ OPTIONS: dict[str, OptionKind] = {
     "quiet": OptionKind("b", values.truth),
     "accept-risk": OptionKind("b", values.truth),
     "timeout": OptionKind("u", values.seconds),
+    "guest-timeout": OptionKind("u", values.seconds),
     "lease": OptionKind("b", values.truth, configurable=False),
     "dry-run": OptionKind("b", values.truth, configurable=False),
     "interactive": OptionKind("b", values.truth, configurable=False),

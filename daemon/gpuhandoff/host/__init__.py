@@ -7,11 +7,34 @@ import contextlib
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
 
-from gpuhandoff.host.door import Kernel, Openings, OpenNode, OverdueError, Pending, Processes, Uevent, Uevents
+from gpuhandoff.host.door import (
+    Descriptors,
+    Kernel,
+    Openings,
+    OpenNode,
+    OverdueError,
+    Pending,
+    Processes,
+    Purpose,
+    Uevent,
+    Uevents,
+)
 from gpuhandoff.host.logins import Logins
 from gpuhandoff.host.units import Units
 
-__all__ = ["Host", "Kernel", "OpenNode", "Openings", "OverdueError", "Pending", "Processes", "Uevent", "Uevents"]
+__all__ = [
+    "Descriptors",
+    "Host",
+    "Kernel",
+    "OpenNode",
+    "Openings",
+    "OverdueError",
+    "Pending",
+    "Processes",
+    "Purpose",
+    "Uevent",
+    "Uevents",
+]
 
 RECHECK = 0.25
 """Seconds between looks when no event comes: netlink may overflow (kernel.md 9), and some facts have no event."""
@@ -25,12 +48,13 @@ class Host:
     processes: Processes
     uevents: Uevents
     openings: Openings
+    descriptors: Descriptors
     units: Units
     logins: Logins
 
-    def on_behalf(self, gpu: str) -> Host:
-        """Return this host for work on one GPU: nothing is begun there while something is pending (see Kernel)."""
-        return replace(self, kernel=self.kernel.on_behalf(gpu))
+    def on_behalf(self, purpose: Purpose) -> Host:
+        """Return this host for work with a purpose: nothing is begun while what it waits for is pending (see Kernel)."""
+        return replace(self, kernel=self.kernel.on_behalf(purpose))
 
     async def until(self, fulfilled: Callable[[], bool], *, timeout: float) -> bool:
         """Wait until `fulfilled()` is true, looking again at every kernel event; False after `timeout` seconds."""

@@ -33,12 +33,28 @@ class OverdueError(Exception):
 
 
 @dataclass(frozen=True, slots=True)
+class Purpose:
+    """What an operation is for: a GPU, and a lane of it. Operations in one lane can block one another, others cannot.
+
+    All that touches the card is one lane, as it takes the same device's lock. Without a lane it is about all of them.
+    """
+
+    gpu: str = ""
+    lane: str = ""
+
+    def waits_for(self, other: Purpose) -> bool:
+        """Tell whether this must not begin while `other` is pending."""
+        return bool(self.gpu) and self.gpu == other.gpu and (not self.lane or other.lane in {"", self.lane})
+
+
+@dataclass(frozen=True, slots=True)
 class Pending:
     """An operation that nobody waits for any more and the kernel has not finished: overdue, or of a daemon that was killed.
 
     `process` is the child's pid, `state` its one-letter state, `waits_in` the kernel function it sleeps in.
     """
 
+    purpose: Purpose
     operation: str
     seconds: float
     """Since it began, or since it was found."""
@@ -50,18 +66,18 @@ class Pending:
 class Kernel(Protocol):
     """sysfs, procfs and modules. Paths are absolute, as on the running system. Failures are OSError with their errno."""
 
-    def on_behalf(self, gpu: str) -> Kernel:
-        """Return this kernel for work on one GPU: while an operation of that GPU is pending, every other is refused.
+    def on_behalf(self, purpose: Purpose) -> Kernel:
+        """Return this kernel for work with a purpose: what has to wait for something pending is refused.
 
         Refused means OverdueError, at once: the device's lock is held, whatever came next would hang as well
         (kernel.md 1.5).
         """
 
-    def pending(self, gpu: str) -> tuple[Pending, ...]:
-        """Return the operations on behalf of a GPU that the kernel has not finished though nobody waits for them."""
+    def pending(self, purpose: Purpose) -> tuple[Pending, ...]:
+        """Return what work with this purpose has to wait for: begun, awaited by nobody, not finished."""
 
     async def settled(self, gpu: str) -> None:
-        """Wait, perhaps for ever, until nothing is pending on behalf of a GPU."""
+        """Wait, perhaps for ever, until nothing is pending for a GPU, in any lane."""
 
     def read(self, path: str) -> str:
         """Return a lock-free attribute without its trailing newline; raises OSError."""
@@ -142,6 +158,19 @@ class Uevents(Protocol):
 
     def subscribe(self, callback: Callable[[Uevent], None]) -> Callable[[], None]:
         """Hand every event to `callback` until the returned function is called."""
+
+
+class Descriptors(Protocol):
+    """Descriptors that outlive the daemon: the service manager keeps a copy and hands it to the next one."""
+
+    def keep(self, name: str, descriptor: int) -> None:
+        """Have a copy kept under a name (no colon in it)."""
+
+    def drop(self, name: str) -> None:
+        """Have it kept no longer."""
+
+    def inherited(self, name: str) -> int | None:
+        """Return the descriptor that an earlier daemon had kept under a name, once; it is the caller's from then on."""
 
 
 class Openings(Protocol):

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Collection
+from collections.abc import Callable, Collection
 from typing import Any
 
-from gpuhandoff.messages import SERVICE_UNKNOWN, Bus, Match, RemoteError, Variant
+from gpuhandoff.messages import SERVICE_UNKNOWN, Bus, Match, RemoteError, Unsubscribe, Variant
 from gpuhandoff.model.world import Session
 
 NAME = "org.freedesktop.login1"
@@ -64,6 +64,10 @@ class Logins:
     async def inhibit(self, what: str, who: str, why: str, mode: str) -> int:
         """Take an inhibitor and return its descriptor, which the caller closes; raises RemoteError."""
         return await self._bus.call_for_descriptor(NAME, PATH, MANAGER, "Inhibit", "ssss", (what, who, why, mode))
+
+    async def on_prepare(self, member: str, callback: Callable[[bool], None]) -> Unsubscribe:
+        """Hand PrepareForSleep or PrepareForShutdown to `callback`: true before, false after or when it was called off."""
+        return await self._bus.subscribe(Match(MANAGER, member, sender=NAME), lambda signal: callback(bool(signal.body[0])))
 
     async def _session(self, entry: list[Any]) -> Session | None:
         """Read one session, whatever further fields a newer logind puts into ListSessions."""

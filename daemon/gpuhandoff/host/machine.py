@@ -5,25 +5,27 @@ from __future__ import annotations
 import os
 import stat
 
-from gpuhandoff.host.door import DEADLINE, Pending
+from gpuhandoff.host.door import DEADLINE, Pending, Purpose
 from gpuhandoff.host.workers import Workers
+
+NONE = Purpose()
 
 
 class MachineKernel:
     """The kernel this daemon runs on; `root` is another directory in tests."""
 
-    def __init__(self, workers: Workers, root: str = "", gpu: str = "") -> None:
+    def __init__(self, workers: Workers, root: str = "", purpose: Purpose = NONE) -> None:
         self._workers = workers
         self._root = root
-        self._gpu = gpu
+        self._purpose = purpose
 
-    def on_behalf(self, gpu: str) -> MachineKernel:
-        """Return this kernel for work on one GPU."""
-        return MachineKernel(self._workers, self._root, gpu)
+    def on_behalf(self, purpose: Purpose) -> MachineKernel:
+        """Return this kernel for work with a purpose."""
+        return MachineKernel(self._workers, self._root, purpose)
 
-    def pending(self, gpu: str) -> tuple[Pending, ...]:
+    def pending(self, purpose: Purpose) -> tuple[Pending, ...]:
         """Return what the workers left behind."""
-        return self._workers.pending(gpu)
+        return self._workers.pending(purpose)
 
     async def settled(self, gpu: str) -> None:
         """Wait for all that the workers left behind."""
@@ -66,7 +68,7 @@ class MachineKernel:
 
     async def read_locked(self, path: str, *, deadline: float = DEADLINE) -> str:
         """Read in a child."""
-        value = await self._workers.do(f"reading {path}", deadline, self._gpu, what="read", path=self._root + path)
+        value = await self._workers.do(f"reading {path}", deadline, self._purpose, what="read", path=self._root + path)
         return str(value).removesuffix("\n")
 
     async def write(self, path: str, text: str, *, deadline: float = DEADLINE) -> None:
@@ -74,16 +76,16 @@ class MachineKernel:
         if not text:
             raise ValueError(f"an empty write to {path} would do nothing")
         what = f"writing {text.strip()!r} to {path}"
-        await self._workers.do(what, deadline, self._gpu, what="write", path=self._root + path, text=text)
+        await self._workers.do(what, deadline, self._purpose, what="write", path=self._root + path, text=text)
 
     async def load_module(self, name: str, *, deadline: float = DEADLINE) -> None:
         """Run modprobe from a child."""
-        await self._workers.do(f"loading {name}", deadline, self._gpu, what="load", path=name)
+        await self._workers.do(f"loading {name}", deadline, self._purpose, what="load", path=name)
 
     async def remove_module(self, name: str, *, deadline: float = DEADLINE) -> None:
         """Remove a module in a child."""
-        await self._workers.do(f"removing the module {name}", deadline, self._gpu, what="remove", path=name)
+        await self._workers.do(f"removing the module {name}", deadline, self._purpose, what="remove", path=name)
 
     async def sync(self, *, deadline: float = DEADLINE) -> None:
         """Write back in a child."""
-        await self._workers.do("writing dirty pages back", deadline, self._gpu, what="sync")
+        await self._workers.do("writing dirty pages back", deadline, self._purpose, what="sync")

@@ -14,7 +14,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from gpuhandoff.host.door import OverdueError, Pending, Processes
+from gpuhandoff.host.door import OverdueError, Pending, Processes, Purpose
 from gpuhandoff.host.workshop import LARGEST_MESSAGE, Workshop
 from gpuhandoff.model.address import PciAddress
 from gpuhandoff.model.world import Process
@@ -31,7 +31,7 @@ class _Worker:
 @dataclass(frozen=True, slots=True)
 class _LeftBehind:
     operation: str
-    gpu: str
+    purpose: Purpose
     pid: int
     began: float
     finished: asyncio.Task[None] = field(compare=False)
@@ -45,15 +45,15 @@ class Workers:
         self._idle: list[_Worker] = []
         self._left_behind: list[_LeftBehind] = []
 
-    async def do(self, description: str, deadline: float, gpu: str, /, **request: str) -> Any:
+    async def do(self, description: str, deadline: float, purpose: Purpose, /, **request: str) -> Any:
         """Carry out a request; raises OSError as the kernel said it, or OverdueError after `deadline` seconds.
 
-        On behalf of a GPU that has something pending it raises OverdueError at once. A caller that is cancelled waits for
-        the kernel all the same, up to the deadline: nothing is left behind unwatched.
+        While something is pending that this has to wait for, it raises OverdueError at once. A caller that is cancelled
+        waits for the kernel all the same, up to the deadline: nothing is left behind unwatched.
         """
-        for one in self.pending(gpu):
+        for one in self.pending(purpose):
             raise OverdueError(one.operation, one.seconds, one.process, one.state, one.waits_in)
-        task = asyncio.create_task(self._do(description, deadline, gpu, request))
+        task = asyncio.create_task(self._do(description, deadline, purpose, request))
         try:
             return await asyncio.shield(task)
         except asyncio.CancelledError:
@@ -62,18 +62,18 @@ class Workers:
                 task.exception()
             raise
 
-    def pending(self, gpu: str) -> tuple[Pending, ...]:
-        """Return what was left behind on behalf of a GPU, none for no GPU."""
+    def pending(self, purpose: Purpose) -> tuple[Pending, ...]:
+        """Return what was left behind and has to be waited for."""
         now = asyncio.get_running_loop().time()
         return tuple(
-            Pending(one.operation, now - one.began, one.pid, *_whereabouts(one.pid))
+            Pending(one.purpose, one.operation, now - one.began, one.pid, *_whereabouts(one.pid))
             for one in self._left_behind
-            if gpu and one.gpu == gpu
+            if purpose.waits_for(one.purpose)
         )
 
     async def settled(self, gpu: str) -> None:
-        """Wait until nothing is left behind on behalf of a GPU."""
-        while waiting := {one.finished for one in self._left_behind if one.gpu == gpu}:
+        """Wait until nothing is left behind for a GPU."""
+        while waiting := {one.finished for one in self._left_behind if one.purpose.gpu == gpu}:
             await asyncio.wait(waiting)
 
     async def adopt(self, processes: Processes) -> None:
@@ -86,7 +86,7 @@ class Workers:
         for process in found:
             if process.uid == own.uid and process.cgroup == own.cgroup and _is_address(process.name):
                 log.warning("process %d of an earlier daemon still works on %s", process.pid, process.name)
-                self._watch("what an earlier daemon began", process.name, process.pid, _gone(processes, process))
+                self._watch("what an earlier daemon began", Purpose(process.name), process.pid, _gone(processes, process))
 
     def close(self) -> None:
         """Let idle workers end."""
@@ -95,14 +95,14 @@ class Workers:
         self._idle.clear()
         self._workshop.close()
 
-    async def _do(self, description: str, deadline: float, gpu: str, request: dict[str, str]) -> Any:
+    async def _do(self, description: str, deadline: float, purpose: Purpose, request: dict[str, str]) -> Any:
         loop = asyncio.get_running_loop()
         worker = self._idle.pop() if self._idle else await self._hire()
-        await loop.sock_sendall(worker.socket, json.dumps({"gpu": gpu, **request}).encode())
+        await loop.sock_sendall(worker.socket, json.dumps({"gpu": purpose.gpu, **request}).encode())
         answer = asyncio.ensure_future(loop.sock_recv(worker.socket, LARGEST_MESSAGE))
         done, _ = await asyncio.wait({answer}, timeout=deadline)
         if not done:
-            self._leave_behind(description, gpu, worker, answer)
+            self._leave_behind(description, purpose, worker, answer)
             raise OverdueError(description, deadline, worker.pid, *_whereabouts(worker.pid))
         data = answer.result()
         if not data:
@@ -119,17 +119,17 @@ class Workers:
         worker.pid = int(await asyncio.get_running_loop().sock_recv(worker.socket, 32))
         return worker
 
-    def _leave_behind(self, description: str, gpu: str, worker: _Worker, answer: asyncio.Future[bytes]) -> None:
+    def _leave_behind(self, description: str, purpose: Purpose, worker: _Worker, answer: asyncio.Future[bytes]) -> None:
         async def finish() -> None:
             with contextlib.suppress(OSError):
                 await answer
             worker.socket.close()
 
-        self._watch(description, gpu, worker.pid, finish())
+        self._watch(description, purpose, worker.pid, finish())
 
-    def _watch(self, operation: str, gpu: str, pid: int, end: Coroutine[Any, Any, None]) -> None:
+    def _watch(self, operation: str, purpose: Purpose, pid: int, end: Coroutine[Any, Any, None]) -> None:
         task = asyncio.create_task(end, name=f"waiting for {operation}")
-        self._left_behind.append(_LeftBehind(operation, gpu, pid, asyncio.get_running_loop().time(), task))
+        self._left_behind.append(_LeftBehind(operation, purpose, pid, asyncio.get_running_loop().time(), task))
         task.add_done_callback(self._finished)
 
     def _finished(self, task: asyncio.Task[None]) -> None:

@@ -32,3 +32,5 @@ class Plan:
     operation: Operation
     gpu: PciAddress
     steps: tuple[PlannedStep, ...]
+    nodes: tuple[str, ...] = ()
+    """Device nodes through which a process or a VMM can have the card: to tell who, should it hang."""

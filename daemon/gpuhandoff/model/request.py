@@ -15,6 +15,20 @@ class Operation(StrEnum):
     RECLAIM = "reclaim"
 
 
+class Why(StrEnum):
+    """What made a move happen."""
+
+    ASKED = "asked"
+    LEASE_ENDED = "lease-ended"
+    GUEST_ENDED = "guest-ended"
+    GUEST_MISSING = "guest-missing"
+    """No VMM has opened the GPU in the time it was given."""
+    RECOVERY = "recovery"
+    """A daemon that has just started found an open journal."""
+    UNSTUCK = "unstuck"
+    """What a stuck GPU waited for is gone."""
+
+
 class HolderPolicy(StrEnum):
     """What to do with processes that have the GPU open."""
 
@@ -28,14 +42,6 @@ class Hugepages(StrEnum):
     NONE = "none"
     TRANSPARENT = "transparent"
     STATIC = "static"
-
-
-class Why(StrEnum):
-    """Why a move is made; a short word that history keeps."""
-
-    ASKED = "asked"
-    LEASE_ENDED = "lease-ended"
-    RECOVERY = "recovery"
 
 
 @dataclass(frozen=True, slots=True)
@@ -55,6 +61,8 @@ class Options:
     accept_risk: bool = False
     timeout: int = 0
     """Seconds for the whole job; 0: the steps' own limits only."""
+    guest_timeout: int = 0
+    """Seconds within which a VMM has to open the GPU, else it comes back; 0: for ever."""
     lease: bool = False
     dry_run: bool = False
     interactive: bool = False

@@ -160,6 +160,8 @@ class Gpu:
     """Connectors with a screen attached, `HDMI-A-1`."""
     framebuffers: tuple[Framebuffer, ...] = ()
     consoles: tuple[Console, ...] = ()
+    nodes: tuple[str, ...] = ()
+    """Every device node through which a process or a VMM can have the card."""
     holders: tuple[Holder, ...] = ()
     guest: Process | None = None
     """Who has /dev/vfio/GROUP open."""

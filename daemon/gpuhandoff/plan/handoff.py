@@ -25,7 +25,7 @@ def plan_handoff(world: World, gpu: Gpu, options: Options, settings: HostSetting
     refuse_handoff(world, gpu, options)
     leave = _leave_host(world, gpu, options, settings)
     move = _move(world, gpu, settings)
-    return Plan(Operation.HANDOFF, gpu.address, (*leave, *move, *_make_room(world, options, settings)))
+    return Plan(Operation.HANDOFF, gpu.address, (*leave, *move, *_make_room(world, options, settings)), gpu.nodes)
 
 
 def device_nodes(gpu: Gpu) -> list[str]:

@@ -26,4 +26,4 @@ def plan_release(gpu: Gpu) -> Plan:
         {"functions": functions, "modules": []},
         f"give {', '.join(functions)} back to the drivers of the host",
     )
-    return Plan(Operation.RECLAIM, gpu.address, (step,))
+    return Plan(Operation.RECLAIM, gpu.address, (step,), gpu.nodes)

@@ -11,7 +11,6 @@ from pathlib import Path
 import gpuhandoff
 from gpuhandoff.authority.gate import Gate
 from gpuhandoff.config import Configuration, ConfigurationError
-from gpuhandoff.errors import StuckError
 from gpuhandoff.host import Host
 from gpuhandoff.host.archive import Archive, NoArchive
 from gpuhandoff.messages import Bus, RemoteError
@@ -20,13 +19,16 @@ from gpuhandoff.model.request import Operation, Options, Request, Why
 from gpuhandoff.names import API_VERSION, BUS_NAME, MANAGER_INTERFACE, MANAGER_PATH
 from gpuhandoff.service.chronicle import Chronicle
 from gpuhandoff.service.fleet import Fleet
+from gpuhandoff.service.guests import Guests
 from gpuhandoff.service.inhibitors import Inhibitors
 from gpuhandoff.service.jobs import Job, Jobs
 from gpuhandoff.service.leases import Leases
 from gpuhandoff.service.manager import Manager
 from gpuhandoff.service.moves import Moves
 from gpuhandoff.service.objects import ApiMismatchError, ObjectTree
+from gpuhandoff.service.power import Power
 from gpuhandoff.service.records import Records
+from gpuhandoff.service.rescues import Rescues
 from gpuhandoff.service.support import Support
 from gpuhandoff.steps import make_steps
 from gpuhandoff.transaction.journal import JournalDirectory
@@ -61,9 +63,12 @@ class Daemon:
         self._tree = ObjectTree(bus)
         self._chronicle = Chronicle(setting.state_directory, self._name_of)
         self.jobs = Jobs(self._tree, self._on_job, self._chronicle.end)
-        self.fleet = Fleet(host, self._journals, self._tree, self._configuration.host.gpu_services, self._at_work)
-        steps = make_steps()
-        runner = Runner(host, self._journals, steps)
+        self.fleet = Fleet(
+            host, self._journals, self._tree, self._configuration.host.gpu_services, self._at_work, self._on_gpu
+        )
+        self._power = Power(host, self.jobs)
+        self.steps = make_steps()
+        runner = Runner(host, self._journals, self.steps)
         inhibitors = Inhibitors()
         self._moves = Moves(
             host,
@@ -72,12 +77,15 @@ class Daemon:
             self._journals,
             runner,
             inhibitors,
+            self._power,
             self._tree,
             self.configuration,
             self._chronicle,
         )
-        self._leases = Leases(bus, host, self.fleet, self._moves)
-        self._recovery = Recovery(host, self._journals, runner, steps)
+        self._leases = Leases(bus, host, self.fleet, self.jobs, self._journals, self._moves)
+        self._rescues = Rescues(host, self.jobs, self._journals, self._moves)
+        self._guests = Guests(host, self.fleet, self.jobs, self._journals, self._moves, self.configuration)
+        self._recovery = Recovery(host, self._journals, runner, self.steps)
         gate = Gate(bus)
         support = Support(
             host,
@@ -114,15 +122,19 @@ class Daemon:
         await self.fleet.start()
         boot_id = self.fleet.world.boot_id
         await self._chronicle.open(boot_id)
-        pending = self._recovery.pending(boot_id)
+        found = self._recovery.found(boot_id)
+        await self._power.start()
         self._tree.serve()
         await self._setting.bus.request_name(BUS_NAME)
-        for gpu in pending:
+        for gpu in found:
             self._recover(gpu)
 
     async def stop(self) -> None:
         """Finish or roll back what runs, and leave. GPUs that are away stay away."""
+        await self._guests.stop()
+        await self._rescues.stop()
         await self.jobs.settle()
+        await self._power.stop()
         await self._leases.stop()
         await self._chronicle.close()
         await self.fleet.stop()
@@ -147,26 +159,37 @@ class Daemon:
     def _recover(self, gpu: PciAddress) -> None:
         """Take over or undo an earlier daemon's journal, as a job, so that nobody else works on that GPU meanwhile."""
         request = Request(Operation.RECLAIM, gpu, Options(), why=Why.RECOVERY)
-        record = self._journals.record(gpu)
 
         async def work(job: Job) -> None:
+            record = self._journals.record(gpu)
             if record is not None and record.complete:
                 await self._chronicle.taken_over(gpu)
             else:
                 await self._chronicle.begin(job)
-            await self._recovery.recover(gpu, self._moves.observer(job))
-            await self.fleet.look_again()
-            left = self._journals.record(gpu)
-            if left is not None and not left.complete:
-                raise StuckError(left.stuck or f"{gpu} is not back with the host, and nobody knows why: call Reclaim.")
+            try:
+                await self._recovery.recover(gpu, self._moves.observer(job))
+                await self._renew_lease(gpu)
+            finally:
+                await self.fleet.look_again()
 
         self.jobs.start(request, gpu, 0, work)
+
+    async def _renew_lease(self, gpu: PciAddress) -> None:
+        """A lease outlives the daemon: unique names are never reused, so a caller that is still there is the same."""
+        record = self._journals.record(gpu)
+        if record is not None and record.complete and record.lease:
+            await self._leases.hold(record.lease, gpu)
 
     def _name_of(self, gpu: PciAddress) -> str:
         found = self.fleet.world.gpu(gpu)
         return found.name if found is not None else ""
 
+    def _on_gpu(self, gpu: PciAddress) -> None:
+        self._guests.look(gpu)
+        self._rescues.look(gpu)
+
     def _on_job(self, gpu: PciAddress) -> None:
+        self._power.look()
         self.fleet.refresh(gpu)
         self._tree.update(MANAGER_PATH, MANAGER_INTERFACE, {"Busy": self.jobs.any_running})
 

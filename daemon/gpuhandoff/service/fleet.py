@@ -11,7 +11,7 @@ from gpuhandoff.host import Host, Uevent
 from gpuhandoff.messages import RemoteError
 from gpuhandoff.model.address import PciAddress
 from gpuhandoff.model.request import Operation
-from gpuhandoff.model.world import Gpu, World
+from gpuhandoff.model.world import Gpu, State, World
 from gpuhandoff.names import GPU_INTERFACE, MANAGER_INTERFACE, MANAGER_PATH
 from gpuhandoff.plan.display import drives_display
 from gpuhandoff.service.objects import ObjectTree
@@ -31,13 +31,20 @@ class Fleet:
     """Every GPU of the machine and where it stands."""
 
     def __init__(
-        self, host: Host, journals: JournalDirectory, tree: ObjectTree, services: Sequence[str], running: Running
+        self,
+        host: Host,
+        journals: JournalDirectory,
+        tree: ObjectTree,
+        services: Sequence[str],
+        running: Running,
+        changed: Callable[[PciAddress], None],
     ) -> None:
         self._host = host
         self._journals = journals
         self._tree = tree
         self._services = tuple(services)
         self._running = running
+        self._changed = changed
         self._world: World | None = None
         self._standings: dict[PciAddress, Standing] = {}
         self._unsubscribe: Callable[[], None] | None = None
@@ -130,7 +137,11 @@ class Fleet:
 
     def _publish(self, gpu: Gpu) -> None:
         running = self._running(gpu.address)
-        standing = derive(gpu, self._journals.record(gpu.address), running[0] if running else None)
+        record = self._journals.record(gpu.address)
+        aside = record is None and self._journals.has_aside(gpu.address)
+        standing = derive(gpu, record, running[0] if running else None, aside=aside)
+        if aside and standing.state is State.HOST:
+            self._journals.forget_aside(gpu.address)
         before = self._standings.get(gpu.address)
         self._standings[gpu.address] = standing
         path = gpu_path(gpu.address)
@@ -138,6 +149,7 @@ class Fleet:
         if before is not None and before != standing:
             log.info("%s is now %s %s", gpu.address, standing.state, standing.reason, extra={"GPU": str(gpu.address)})
             self._tree.emit(MANAGER_PATH, MANAGER_INTERFACE, "StateChanged", path, str(standing.state), standing.reason)
+        self._changed(gpu.address)
 
     def _watch_groups(self, nodes: set[str]) -> None:
         """Hear of virtual machines that take a GPU or let it go: the kernel has no uevent for that."""

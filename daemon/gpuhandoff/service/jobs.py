@@ -147,12 +147,16 @@ class Jobs:
         if turned:
             self._changed(job.gpu)
 
+    def cancel_all(self) -> None:
+        """Cancel what can be cancelled; the rest runs to its end."""
+        for job in list(self._running.values()):
+            if job.cancelable:
+                self.cancel(job)
+
     async def settle(self) -> None:
         """Cancel what can be cancelled and wait until every job has ended."""
         while self._running:
-            for job in list(self._running.values()):
-                if job.cancelable:
-                    self.cancel(job)
+            self.cancel_all()
             await asyncio.gather(*(job.finished.wait() for job in list(self._running.values())))
         for handle in self._expiry.values():
             handle.cancel()

@@ -7,14 +7,14 @@ import logging
 import math
 from collections.abc import Callable
 
-from gpuhandoff.errors import ProblemError
 from gpuhandoff.host import Host
 from gpuhandoff.messages import Bus, Match, Signal, Unsubscribe
 from gpuhandoff.model.address import PciAddress
-from gpuhandoff.model.request import Operation, Options, Request, Why
+from gpuhandoff.model.request import Why
 from gpuhandoff.service.fleet import Fleet
-from gpuhandoff.service.jobs import Job
+from gpuhandoff.service.jobs import Jobs
 from gpuhandoff.service.moves import Moves
+from gpuhandoff.transaction.journal import JournalDirectory
 
 log = logging.getLogger(__name__)
 
@@ -22,10 +22,12 @@ log = logging.getLogger(__name__)
 class Leases:
     """Watches callers, and takes back what they leased when they are gone."""
 
-    def __init__(self, bus: Bus, host: Host, fleet: Fleet, moves: Moves) -> None:
+    def __init__(self, bus: Bus, host: Host, fleet: Fleet, jobs: Jobs, journals: JournalDirectory, moves: Moves) -> None:
         self._bus = bus
         self._host = host
         self._fleet = fleet
+        self._jobs = jobs
+        self._journals = journals
         self._moves = moves
         self._tasks: set[asyncio.Task[None]] = set()
 
@@ -47,12 +49,12 @@ class Leases:
             callback()
         return unsubscribe
 
-    async def hold(self, sender: str, job: Job) -> None:
-        """Take the GPU of `job` back when `sender` leaves."""
+    async def hold(self, sender: str, gpu: PciAddress) -> None:
+        """Take a GPU back when `sender` leaves, for whose stay it is lent or is just being handed off."""
         unsubscribe: list[Unsubscribe] = []
 
         def departed() -> None:
-            task = asyncio.create_task(self._take_back(job), name=f"lease of job {job.number}")
+            task = asyncio.create_task(self._take_back(sender, gpu), name=f"lease of {gpu}")
             self._tasks.add(task)
             task.add_done_callback(self._tasks.discard)
             while unsubscribe:
@@ -66,18 +68,23 @@ class Leases:
             task.cancel()
         await asyncio.gather(*self._tasks, return_exceptions=True)
 
-    async def _take_back(self, job: Job) -> None:
-        """Reclaim once the handoff has ended and no VMM has the GPU open any more."""
-        await job.finished.wait()
-        if job.result != "done":
+    async def _take_back(self, sender: str, gpu: PciAddress) -> None:
+        """Stop the handoff, or reclaim once no VMM has the GPU open any more."""
+        job = self._jobs.running(gpu)
+        if job is not None:
+            if job.request.sender == sender and job.cancelable:
+                self._jobs.cancel(job)
+            await job.finished.wait()
+        if not self._is_lent_to(sender, gpu):
             return
-        log.info("the lease of %s ended: its caller left the bus", job.gpu, extra={"GPU": str(job.gpu)})
-        await self._guest_ended(job.gpu)
-        request = Request(Operation.RECLAIM, job.gpu, Options(), why=Why.LEASE_ENDED)
-        try:
-            await self._moves.start(request, job.gpu, 0).finished.wait()
-        except ProblemError as problem:
-            log.warning("%s", problem.message, extra={"GPU": str(job.gpu)})
+        log.info("the lease of %s ended: its caller left the bus", gpu, extra={"GPU": str(gpu)})
+        await self._guest_ended(gpu)
+        if self._is_lent_to(sender, gpu):
+            await self._moves.take_back(gpu, Why.LEASE_ENDED)
+
+    def _is_lent_to(self, sender: str, gpu: PciAddress) -> bool:
+        record = self._journals.record(gpu)
+        return record is not None and record.complete and record.lease == sender
 
     async def _guest_ended(self, address: PciAddress) -> None:
         while True:

@@ -145,7 +145,7 @@ class Manager:
         uid = await self._gate.uid(call.sender)
         job = self._moves.start(request, gpu.address, uid)
         if request.options.lease:
-            await self._leases.hold(call.sender, job)
+            await self._leases.hold(call.sender, job.gpu)
         if request.options.wait:
             await self._ended(job)
         return (job.path,)

@@ -7,11 +7,11 @@ import signal
 from collections.abc import Callable
 
 from gpuhandoff.config import Configuration
-from gpuhandoff.errors import BusyError, InUseError, WrongStateError
+from gpuhandoff.errors import BusyError, InUseError, ProblemError, WrongStateError
 from gpuhandoff.host import Host
 from gpuhandoff.model.address import PciAddress
 from gpuhandoff.model.plan import Plan
-from gpuhandoff.model.request import HolderPolicy, Operation, Options, Request
+from gpuhandoff.model.request import HolderPolicy, Operation, Options, Request, Why
 from gpuhandoff.model.world import Gpu, Process, World
 from gpuhandoff.names import MANAGER_INTERFACE, MANAGER_PATH
 from gpuhandoff.plan.handoff import plan_handoff
@@ -22,8 +22,9 @@ from gpuhandoff.service.inhibitors import Inhibitors
 from gpuhandoff.service.jobs import Job, Jobs
 from gpuhandoff.service.objects import ObjectTree
 from gpuhandoff.service.paths import gpu_path
+from gpuhandoff.service.power import Power
 from gpuhandoff.transaction.journal import JournalDirectory
-from gpuhandoff.transaction.runner import Observer, Runner
+from gpuhandoff.transaction.runner import Observer, Runner, Terms
 
 log = logging.getLogger(__name__)
 
@@ -42,6 +43,7 @@ class Moves:
         journals: JournalDirectory,
         runner: Runner,
         inhibitors: Inhibitors,
+        power: Power,
         tree: ObjectTree,
         configuration: Callable[[], Configuration],
         chronicle: Chronicle,
@@ -52,14 +54,27 @@ class Moves:
         self._journals = journals
         self._runner = runner
         self._inhibitors = inhibitors
+        self._power = power
         self._tree = tree
         self._configuration = configuration
         self._chronicle = chronicle
 
     def start(self, request: Request, gpu: PciAddress, uid: int) -> Job:
-        """Start the job that carries out `request`, or join the one that does so already."""
+        """Start the job that carries out `request`, or join the one that does so already. Raises ProblemError."""
+        self._power.refuse()
         work = self._handoff if request.operation is Operation.HANDOFF else self._reclaim
         return self._jobs.start(request, gpu, uid, work)
+
+    async def take_back(self, gpu: PciAddress, why: Why) -> None:
+        """Begin a Reclaim without being asked, unless there is nothing to be taken back any more."""
+        await self._power.stays()
+        if self._journals.record(gpu) is None:
+            return
+        log.info("taking %s back: %s", gpu, why, extra={"GPU": str(gpu)})
+        try:
+            self.start(Request(Operation.RECLAIM, gpu, Options(), why=why), gpu, 0)
+        except ProblemError as problem:
+            log.warning("%s", problem.message, extra={"GPU": str(gpu)})
 
     def plan(self, world: World, gpu: Gpu, operation: Operation, options: Options) -> Plan:
         """Return what would be done, or raise why not. Touches nothing.
@@ -77,11 +92,11 @@ class Moves:
     def _plan_handoff(self, world: World, gpu: Gpu, options: Options) -> Plan:
         record = self._journals.record(gpu.address)
         if record is not None:
+            if not record.complete:
+                why = record.stuck or "a move was interrupted and has not been undone; call Reclaim first."
+                raise WrongStateError(f"{gpu.address} ({gpu.name}) takes no further work: {why}")
             whom = f"to {record.vm}" if record.vm else "already"
-            raise WrongStateError(
-                f"{gpu.address} ({gpu.name}) is handed off {whom}"
-                + ("." if record.complete else ", and not all of it could be undone: call Reclaim first.")
-            )
+            raise WrongStateError(f"{gpu.address} ({gpu.name}) is handed off {whom}.")
         self._inhibitors.refuse()
         return plan_handoff(world, gpu, options, self._configuration().host)
 
@@ -96,14 +111,15 @@ class Moves:
         self._prepare(job.gpu, start=True)
         try:
             await self._inhibitors.delayed(self._configuration().host.inhibit_delay)
-            await self._runner.run(
-                plan,
+            terms = Terms(
                 boot_id=world.boot_id,
                 job=job.number,
                 vm=options.vm,
+                lease=job.request.sender if options.lease else "",
+                guest_timeout=options.guest_timeout,
                 timeout=options.timeout,
-                observe=self.observer(job),
             )
+            await self._runner.run(plan, terms, self.observer(job))
             job.complete = True
         except BaseException:
             self._prepare(job.gpu, start=False)
@@ -124,16 +140,10 @@ class Moves:
         await self._chronicle.begin(job)
         try:
             if plan is None:
-                await self._runner.undo(self._journals.open(job.gpu), "reclaim", self.observer(job))
+                await self._runner.undo(job.gpu, str(job.request.why), self.observer(job))
             else:
-                await self._runner.run(
-                    plan,
-                    boot_id=world.boot_id,
-                    job=job.number,
-                    vm="",
-                    timeout=options.timeout,
-                    observe=self.observer(job),
-                )
+                terms = Terms(boot_id=world.boot_id, job=job.number, timeout=options.timeout)
+                await self._runner.run(plan, terms, self.observer(job))
         finally:
             await self._fleet.look_again()
         self._prepare(job.gpu, start=False)

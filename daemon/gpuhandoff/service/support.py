@@ -14,7 +14,7 @@ from typing import Any
 
 import gpuhandoff
 from gpuhandoff.config import Configuration
-from gpuhandoff.host import Host
+from gpuhandoff.host import Host, Purpose
 from gpuhandoff.host.archive import Archive
 from gpuhandoff.messages import RemoteError
 from gpuhandoff.model.world import Gpu, World
@@ -97,7 +97,7 @@ class Support:
         told = self._fleet.properties(gpu)
         return {
             **{key.lower(): told[key] for key in ("Name", "State", "Reason", "Driver", "Vm", "Owner", "Job")},
-            "pending": [plain(one) for one in self._host.kernel.pending(str(gpu.address))],
+            "pending": [plain(one) for one in self._host.kernel.pending(Purpose(str(gpu.address)))],
         }
 
 
@@ -141,9 +141,9 @@ def _versions() -> dict[str, Any]:
 
 
 def _journals(directory: Path) -> dict[str, list[Any]]:
-    """Return the lines of every open journal, those that are whole as JSON."""
+    """Return the lines of every open journal, and of those set aside; those that are whole as JSON."""
     found = {}
-    for path in sorted(directory.glob("*.journal")):
+    for path in sorted([*directory.glob("*.journal"), *directory.glob("*.unreadable")]):
         with path.open("rb") as file:
             lines = file.read(JOURNAL).decode(errors="replace").splitlines()
         found[path.name] = [_parsed(line) for line in lines]

@@ -11,6 +11,7 @@ from gpuhandoff import names
 from gpuhandoff.config import ConfigurationError, load
 from gpuhandoff.host import Host
 from gpuhandoff.host.archive import MachineArchive
+from gpuhandoff.host.descriptors import MachineDescriptors
 from gpuhandoff.host.logins import Logins
 from gpuhandoff.host.machine import MachineKernel
 from gpuhandoff.host.netlink import MachineUevents
@@ -43,7 +44,17 @@ async def run_system(workshop: Workshop, *, configuration: Path) -> int:
         log.error("the system bus cannot be reached: %s", error.message)
         return 1
     workers = Workers(workshop)
-    host = Host(MachineKernel(workers), MachineProcesses(), MachineUevents(), MachineOpenings(), Units(bus), Logins(bus))
+    processes = MachineProcesses()
+    await workers.adopt(processes)
+    host = Host(
+        MachineKernel(workers),
+        processes,
+        MachineUevents(),
+        MachineOpenings(),
+        MachineDescriptors(),
+        Units(bus),
+        Logins(bus),
+    )
     setting = Setting(
         bus,
         host,

@@ -9,7 +9,7 @@ from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from gpuhandoff.host.door import DEADLINE, OverdueError, Pending
+from gpuhandoff.host.door import DEADLINE, OverdueError, Pending, Purpose
 from gpuhandoff.simulation.faults import Operation
 from gpuhandoff.simulation.tree import failure
 
@@ -21,12 +21,15 @@ CALL_SECONDS = 0.002
 """What the way through a child process costs, and a moment in which a job can be cancelled."""
 
 
+NONE = Purpose()
+
+
 @dataclass(slots=True)
 class Flying:
     """An operation under way in the simulated kernel. It belongs to the machine, not to the caller: it outlives a daemon."""
 
     operation: Operation
-    gpu: str
+    purpose: Purpose
     owner: object
     began: float
     child: SimulatedProcess | None = None
@@ -39,23 +42,23 @@ class SimulatedKernel:
     When the caller gives up, an operation stays pending and completes when its cause goes (kernel.md 1.5).
     """
 
-    def __init__(self, machine: SimulatedMachine, gpu: str = "", owner: object = None) -> None:
+    def __init__(self, machine: SimulatedMachine, purpose: Purpose = NONE, owner: object = None) -> None:
         self._machine = machine
         self._tree = machine.tree
-        self._gpu = gpu
+        self._purpose = purpose
         self._owner = owner or object()
 
-    def on_behalf(self, gpu: str) -> SimulatedKernel:
-        """Return this kernel for work on one GPU."""
-        return SimulatedKernel(self._machine, gpu, self._owner)
+    def on_behalf(self, purpose: Purpose) -> SimulatedKernel:
+        """Return this kernel for work with a purpose."""
+        return SimulatedKernel(self._machine, purpose, self._owner)
 
-    def pending(self, gpu: str) -> tuple[Pending, ...]:
-        """Return what is under way for a GPU and overdue, or an earlier daemon's."""
-        return tuple(self._shown(task, flying) for task, flying in self._pending(gpu))
+    def pending(self, purpose: Purpose) -> tuple[Pending, ...]:
+        """Return what has to be waited for: overdue, or an earlier daemon's."""
+        return tuple(self._shown(task, one) for task, one in self._left_behind() if purpose.waits_for(self._known(one)))
 
     async def settled(self, gpu: str) -> None:
         """Wait until the kernel has finished with a GPU."""
-        while waiting := {task for task, _ in self._pending(gpu)}:
+        while waiting := {task for task, flying in self._left_behind() if flying.purpose.gpu == gpu}:
             await asyncio.wait(waiting)
 
     def read(self, path: str) -> str:
@@ -137,11 +140,11 @@ class SimulatedKernel:
 
         A cancelled caller waits for the kernel first (docs/architecture.md), as nobody else watches the operation.
         """
-        for one in self.pending(self._gpu):
+        for one in self.pending(self._purpose):
             raise OverdueError(one.operation, one.seconds, one.process, one.state, one.waits_in)
         loop = asyncio.get_running_loop()
         task: asyncio.Task[object] = loop.create_task(self._carry_out(operation, perform))
-        flying = Flying(operation, self._gpu, self._owner, loop.time())
+        flying = Flying(operation, self._purpose, self._owner, loop.time())
         self._machine.operations[task] = flying
         task.add_done_callback(self._done)
         ends = loop.time() + deadline
@@ -175,16 +178,21 @@ class SimulatedKernel:
         task.add_done_callback(lambda _: self._machine.processes.end(child.pid))
         flying.child = child
 
-    def _pending(self, gpu: str) -> list[tuple[asyncio.Task[object], Flying]]:
+    def _left_behind(self) -> list[tuple[asyncio.Task[object], Flying]]:
+        """Return what nobody waits for: overdue, or an earlier daemon's, of which only the GPU is known."""
         return [
             (task, flying)
             for task, flying in self._machine.operations.items()
-            if gpu and flying.gpu == gpu and (flying.child is not None or flying.owner is not self._owner)
+            if flying.child is not None or flying.owner is not self._owner
         ]
+
+    def _known(self, flying: Flying) -> Purpose:
+        return flying.purpose if flying.owner is self._owner else Purpose(flying.purpose.gpu)
 
     def _shown(self, task: asyncio.Task[object], flying: Flying) -> Pending:
         sleep = self._machine.waits.where(task)
         return Pending(
+            self._known(flying),
             f"{flying.operation.kind} {flying.operation.target} {flying.operation.detail}".strip(),
             asyncio.get_running_loop().time() - flying.began,
             flying.child.pid if flying.child is not None else 0,

@@ -52,6 +52,10 @@ class SimulatedLogind(StandIn):
             (SESSION, "Terminate"): ("", self._terminate),
         }
 
+    def prepare(self, member: str, *, going: bool) -> None:
+        """Say that the machine is about to sleep or to shut down (PrepareForSleep, PrepareForShutdown), or no longer is."""
+        self.emit(ROOT_PATH, MANAGER, member, "b", (going,))
+
     def release(self, sender: str = "") -> None:
         """Drop the locks of a participant that has died, or all: its process no longer keeps the descriptors open."""
         for descriptor, inhibitor in tuple(self.inhibitors.items()):

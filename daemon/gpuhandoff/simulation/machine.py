@@ -11,6 +11,7 @@ from gpuhandoff.messages import Bus
 from gpuhandoff.simulation.buses import Buses
 from gpuhandoff.simulation.catalogue import builtin_drivers, catalogue
 from gpuhandoff.simulation.control_groups import ControlGroups
+from gpuhandoff.simulation.descriptors import DescriptorStore
 from gpuhandoff.simulation.faults import Faults
 from gpuhandoff.simulation.functions import add_function
 from gpuhandoff.simulation.graphics import Graphics
@@ -63,6 +64,7 @@ class SimulatedMachine:
         self.uevents = SimulatedUevents()
         self.faults = Faults()
         self.openings = SimulatedOpenings()
+        self.descriptors = DescriptorStore()
         self.processes = SimulatedProcesses(self)
         self.control_groups = ControlGroups(self)
         self.memory = Memory(self, memory)

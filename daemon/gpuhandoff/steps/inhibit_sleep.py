@@ -20,7 +20,10 @@ log = logging.getLogger(__name__)
 
 
 class InhibitSleep:
-    """Holds a logind block inhibitor: a descriptor, so it ends with the daemon and is taken again by the next one."""
+    """Holds a logind block inhibitor: a descriptor that the service manager keeps from one daemon to the next.
+
+    Where it is not kept it ends with the daemon, and the next one takes it again.
+    """
 
     name = "inhibit-sleep"
     needs_gpu = False
@@ -36,22 +39,41 @@ class InhibitSleep:
     async def apply(self, host: Host, arguments: Json, saved: Json) -> None:
         """Take the inhibitor. Without a logind nobody puts the machine to sleep either."""
         gpu = str(arguments["gpu"])
-        if gpu in self._held:
+        if self._find(host, gpu) is not None:
             return
         try:
-            self._held[gpu] = await _taken(host.logins.inhibit(WHAT, "gpuhandoff", str(arguments["why"]), "block"))
+            descriptor = await _taken(host.logins.inhibit(WHAT, "gpuhandoff", str(arguments["why"]), "block"))
         except RemoteError as error:
             log.warning("sleep cannot be inhibited, logind does not answer: %s", error.message)
+            return
+        self._held[gpu] = descriptor
+        host.descriptors.keep(_stored_as(gpu), descriptor)
 
     async def undo(self, host: Host, arguments: Json, saved: Json) -> None:
         """Let go of it."""
-        descriptor = self._held.pop(str(arguments["gpu"]), None)
+        gpu = str(arguments["gpu"])
+        descriptor = self._find(host, gpu)
+        host.descriptors.drop(_stored_as(gpu))
         if descriptor is not None:
+            del self._held[gpu]
             os.close(descriptor)
 
     async def holds(self, host: Host, arguments: Json, saved: Json) -> bool:
         """Tell whether this daemon holds it."""
-        return str(arguments["gpu"]) in self._held
+        return self._find(host, str(arguments["gpu"])) is not None
+
+    def _find(self, host: Host, gpu: str) -> int | None:
+        """Return the descriptor, be it this daemon's or inherited from the one before."""
+        if gpu not in self._held:
+            inherited = host.descriptors.inherited(_stored_as(gpu))
+            if inherited is None:
+                return None
+            self._held[gpu] = inherited
+        return self._held[gpu]
+
+
+def _stored_as(gpu: str) -> str:
+    return f"sleep-{gpu.replace(':', '-')}"
 
 
 async def _taken(inhibit: Coroutine[Any, Any, int]) -> int:

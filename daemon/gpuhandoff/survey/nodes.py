@@ -38,7 +38,7 @@ async def with_holders(host: Host, gpus: Sequence[Gpu]) -> list[Gpu]:
     groups = [set(group_nodes(host, gpu)) for gpu in gpus]
     holding = await host.processes.holding(sorted(set().union(*cards, *groups)))
     return [
-        replace(gpu, holders=tuple(_holders(holding, card)), guest=_guest(holding, group))
+        replace(gpu, nodes=tuple(sorted(card | group)), holders=tuple(_holders(holding, card)), guest=_guest(holding, group))
         for gpu, card, group in zip(gpus, cards, groups, strict=True)
     ]
 

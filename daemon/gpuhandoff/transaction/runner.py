@@ -6,10 +6,9 @@ A handoff that fails, a Reclaim and a recovery at start are one and the same thi
 from __future__ import annotations
 
 import asyncio
-import errno
 import logging
-import os
 from collections.abc import Callable, Mapping
+from dataclasses import dataclass
 
 from gpuhandoff.errors import (
     CancelledJobError,
@@ -19,19 +18,39 @@ from gpuhandoff.errors import (
     TimedOutError,
     UnsupportedError,
 )
-from gpuhandoff.host import Host, OverdueError
+from gpuhandoff.host import Host, OverdueError, Purpose
 from gpuhandoff.messages import RemoteError
+from gpuhandoff.model.address import PciAddress
 from gpuhandoff.model.plan import Plan
 from gpuhandoff.model.request import Operation
 from gpuhandoff.steps.step import Step
-from gpuhandoff.transaction.journal import Entry, Journal, JournalDirectory, Record
+from gpuhandoff.transaction.diagnosis import describe, stuck_sentence
+from gpuhandoff.transaction.journal import Journal, JournalDirectory
+from gpuhandoff.transaction.record import Entry, Record
 
 log = logging.getLogger(__name__)
 
 BACK = "Everything was put back as it was."
+CARD = "card"
+"""The lane of all that touches the card."""
+
+EXPECTED = (ProblemError, RemoteError, OverdueError, OSError)
+"""What steps raise where the cause is known; anything else is a mistake of ours."""
 
 Observer = Callable[[str, str, int, int], None]
 """Told of every phase: step name, phase (apply, done, undo, undone), index from 1, count."""
+
+
+@dataclass(frozen=True, slots=True)
+class Terms:
+    """On what terms a plan is carried out; all but `timeout` (seconds for all steps, 0 for no limit) is journaled."""
+
+    boot_id: str
+    job: int = 0
+    vm: str = ""
+    lease: str = ""
+    guest_timeout: int = 0
+    timeout: float = 0
 
 
 class Runner:
@@ -42,40 +61,57 @@ class Runner:
         self._journals = journals
         self._steps = steps
 
-    async def run(self, plan: Plan, *, boot_id: str, job: int, vm: str, timeout: float, observe: Observer) -> None:
+    async def run(self, plan: Plan, terms: Terms, observe: Observer) -> None:
         """Apply every step of `plan`; raises ProblemError after everything was put back, or StuckError.
 
         A handoff leaves its journal open: it is what Reclaim undoes. Any other plan has nothing to come back to.
         May be cancelled while steps are applied; what follows is rollback, which runs to its end.
         """
-        journal = self._begin(plan, boot_id=boot_id, job=job, vm=vm)
+        journal = self._begin(plan, terms)
         try:
-            async with asyncio.timeout(timeout or None):
-                await self._apply_all(plan, job, journal, observe)
+            async with asyncio.timeout(terms.timeout or None):
+                await self._apply_all(plan, terms.job, journal, observe)
+            if plan.operation is Operation.HANDOFF:
+                journal.append(held=True, at=asyncio.get_running_loop().time())
         except (Exception, asyncio.CancelledError) as cause:
             if isinstance(cause, asyncio.CancelledError):
                 _uncancel()
-            failure = _failure(cause, timeout)
+            failure = _failure(cause, terms.timeout)
             log.warning("%s of %s failed: %s", plan.operation, plan.gpu, failure.message)
-            await self._undo(journal, failure.message, observe, overdue=isinstance(cause, OverdueError))
+            await self._undo(journal, failure.message, observe)
             raise type(failure)(f"{failure.message} {BACK}") from cause
         if plan.operation is Operation.HANDOFF:
-            journal.append(held=True)
             journal.close()
         else:
-            journal.remove()
+            self._forget(journal, plan.gpu)
 
-    async def undo(self, journal: Journal, why: str, observe: Observer) -> None:
-        """Undo everything that `journal` says was begun; raises StuckError when something could not be undone."""
-        await self._undo(journal, why, observe, overdue=False)
-
-    def _begin(self, plan: Plan, *, boot_id: str, job: int, vm: str) -> Journal:
-        steps = [{"name": step.name, "arguments": step.arguments} for step in plan.steps]
+    async def undo(self, gpu: PciAddress, why: str, observe: Observer) -> None:
+        """Undo everything that the journal says was begun; raises StuckError when something could not be undone."""
         try:
-            return self._journals.create(plan.gpu, boot=boot_id, job=job, operation=str(plan.operation), vm=vm, steps=steps)
+            journal = self._journals.open(gpu)
+        except OSError as error:
+            raise StuckError(
+                f"The journal of {gpu} cannot be opened ({describe(error)}), and without it nothing is begun. It is "
+                f"{self._journals.path(gpu)}; a reboot brings everything back."
+            ) from error
+        await self._undo(journal, why, observe)
+
+    def _begin(self, plan: Plan, terms: Terms) -> Journal:
+        try:
+            return self._journals.create(
+                plan.gpu,
+                boot=terms.boot_id,
+                job=terms.job,
+                operation=str(plan.operation),
+                vm=terms.vm,
+                steps=len(plan.steps),
+                nodes=list(plan.nodes),
+                lease=terms.lease,
+                guest_timeout=terms.guest_timeout,
+            )
         except OSError as error:
             raise UnsupportedError(
-                f"Nothing was begun: the journal of {plan.gpu} cannot be kept ({_describe(error)}). Without it nothing "
+                f"Nothing was begun: the journal of {plan.gpu} cannot be kept ({describe(error)}). Without it nothing "
                 "could be undone after a crash."
             ) from error
 
@@ -83,64 +119,81 @@ class Runner:
         count = len(plan.steps)
         for index, planned in enumerate(plan.steps):
             step = self._steps[planned.name]
-            saved = await step.capture(self._host, planned.arguments)
-            journal.append(will=index, saved=saved)
+            host = self._host_for(plan.gpu, step)
+            saved = await step.capture(host, planned.arguments)
+            journal.append(will=index, step=planned.name, arguments=planned.arguments, saved=saved)
             observe(planned.name, "apply", index + 1, count)
             log.info("%s: %s", planned.name, planned.does, extra={"GPU": str(plan.gpu), "JOB": job, "STEP": planned.name})
             try:
-                await step.apply(self._host, planned.arguments, saved)
+                await step.apply(host, planned.arguments, saved)
             except OSError as error:
-                raise RolledBackError(f"The step {planned.name} failed: {_describe(error)}.") from error
+                raise RolledBackError(f"The step {planned.name} failed: {describe(error)}.") from error
             journal.append(did=index)
             observe(planned.name, "done", index + 1, count)
 
-    async def _undo(self, journal: Journal, why: str, observe: Observer, *, overdue: bool) -> None:
+    async def _undo(self, journal: Journal, why: str, observe: Observer) -> None:
         """Undo in reverse. Once the GPU is out of reach, steps that need it are left alone, the others still undone."""
         record = journal.read()
         if record is None:
-            journal.remove()
+            self._forget(journal, journal.gpu)
             return
         self._note(journal, undoing=why)
-        problems: list[tuple[Entry, str]] = []
-        pending = self._pending(record) if overdue else None
-        if pending is not None:
-            problems.append((pending, why))
-        out_of_reach = pending is not None
+        problems: list[tuple[Entry, BaseException]] = []
+        out_of_reach = False
         for entry in record.to_undo():
             step = self._steps.get(entry.name)
-            if step is None:
-                problems.append((entry, f"this version of gpuhandoff does not know the step {entry.name}"))
+            if out_of_reach and step is not None and step.needs_gpu:
                 continue
-            if out_of_reach and step.needs_gpu:
-                continue
-            observe(entry.name, "undo", entry.index + 1, len(record.entries))
-            log.info("undo of %s", entry.name, extra={"GPU": str(record.gpu), "JOB": record.job, "STEP": entry.name})
             try:
-                await step.undo(self._host, entry.arguments, entry.saved or {})
+                await self._undo_one(record, entry, step, observe)
             except Exception as error:
-                log.exception(
-                    "undo of %s failed", entry.name, extra={"GPU": str(record.gpu), "JOB": record.job, "STEP": entry.name}
+                log.warning(
+                    "undo of %s failed: %s",
+                    entry.name,
+                    describe(error),
+                    extra=_fields(record, entry),
+                    exc_info=None if isinstance(error, EXPECTED) else error,
                 )
-                problems.append((entry, _describe(error)))
-                out_of_reach = out_of_reach or step.needs_gpu
+                problems.append((entry, error))
+                out_of_reach = out_of_reach or step is None or step.needs_gpu
             else:
                 self._note(journal, undone=entry.index)
-                observe(entry.name, "undone", entry.index + 1, len(record.entries))
+                observe(entry.name, "undone", entry.index + 1, record.steps)
         if problems:
-            entry, cause = problems[0]
-            message = _stuck_message(str(record.gpu), entry.name, cause)
-            self._note(journal, stuck=entry.index, message=message)
-            journal.close()
-            raise StuckError(message)
-        journal.remove()
+            raise await self._stuck(journal, record, *problems[0])
+        self._forget(journal, record.gpu)
 
-    def _pending(self, record: Record) -> Entry | None:
-        """Return the step whose operation still hangs in the kernel, if it concerns the GPU (kernel.md 1.5)."""
-        for entry in record.to_undo():
-            if not entry.did:
-                step = self._steps.get(entry.name)
-                return entry if step is not None and step.needs_gpu else None
-        return None
+    async def _stuck(self, journal: Journal, record: Record, entry: Entry, cause: BaseException) -> StuckError:
+        """Write down what is stuck, and return it as the error that says so."""
+        step = self._steps.get(entry.name)
+        locked = step is None or step.needs_gpu
+        message = await stuck_sentence(self._host, str(record.gpu), entry.name, cause, record.nodes, locked=locked)
+        self._note(journal, stuck=entry.index, message=message)
+        journal.close()
+        return StuckError(message)
+
+    async def _undo_one(self, record: Record, entry: Entry, step: Step | None, observe: Observer) -> None:
+        if step is None:
+            raise UnsupportedError(f"this version of gpuhandoff does not know the step {entry.name}")
+        host = self._host_for(record.gpu, step)
+        if step.needs_gpu:
+            for one in host.kernel.pending(Purpose(str(record.gpu), CARD)):
+                raise OverdueError(one.operation, one.seconds, one.process, one.state, one.waits_in)
+        observe(entry.name, "undo", entry.index + 1, record.steps)
+        log.info("undo of %s", entry.name, extra=_fields(record, entry))
+        await step.undo(host, entry.arguments, entry.saved)
+
+    def _host_for(self, gpu: PciAddress, step: Step) -> Host:
+        return self._host.on_behalf(Purpose(str(gpu), CARD if step.needs_gpu else step.name))
+
+    def _forget(self, journal: Journal, gpu: PciAddress) -> None:
+        try:
+            journal.remove()
+        except OSError as error:
+            raise StuckError(
+                f"{BACK} But the journal of {gpu} cannot be removed ({describe(error)}). Remove {journal.path}, or "
+                "reboot, before this GPU is handed off again."
+            ) from error
 
     @staticmethod
     def _note(journal: Journal, **line: object) -> None:
@@ -148,7 +201,11 @@ class Runner:
         try:
             journal.append(**line)
         except OSError as error:
-            log.error("the journal cannot be written, undoing all the same: %s", _describe(error))
+            log.error("the journal cannot be written, undoing all the same: %s", describe(error))
+
+
+def _fields(record: Record, entry: Entry) -> dict[str, object]:
+    return {"GPU": str(record.gpu), "JOB": record.job, "STEP": entry.name}
 
 
 def _uncancel() -> None:
@@ -167,29 +224,10 @@ def _failure(cause: BaseException, timeout: float) -> ProblemError:
         case TimeoutError():
             return TimedOutError(f"The job took longer than the {timeout:g} s it was given.")
         case OverdueError():
-            return TimedOutError(f"{_describe(cause)}.")
+            return TimedOutError(f"{describe(cause)}.")
         case OSError():
-            return RolledBackError(f"The machine refused: {_describe(cause)}.")
+            return RolledBackError(f"The machine refused: {describe(cause)}.")
         case RemoteError():
-            return RolledBackError(f"A service of the host did not do its part: {_describe(cause)}.")
+            return RolledBackError(f"A service of the host did not do its part: {describe(cause)}.")
     log.error("unexpected failure in a step", exc_info=cause)
     return RolledBackError(f"An internal error ({type(cause).__name__}) stopped the job; the journal has the details.")
-
-
-def _stuck_message(gpu: str, step: str, cause: str) -> str:
-    return (
-        f"{gpu} is stuck at {step}: {cause.rstrip('.')}. Remove that cause and call Reclaim again; "
-        "if it cannot be removed, a reboot brings everything back."
-    )
-
-
-def _describe(error: BaseException) -> str:
-    match error:
-        case ProblemError() | RemoteError():
-            return error.message.rstrip(".")
-        case OverdueError() if error.waits_in:
-            return f"{error}; the kernel waits in {error.waits_in} (process {error.process}, state {error.state})"
-        case OSError(errno=int(number)):
-            where = f" ({error.filename})" if error.filename else ""
-            return f"{errno.errorcode.get(number, number)}: {os.strerror(number)}{where}"
-    return str(error)

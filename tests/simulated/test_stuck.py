@@ -1,0 +1,159 @@
+"""A GPU that is stuck: it says why, only it refuses work, and it goes on by itself when the cause is gone."""
+
+from __future__ import annotations
+
+import asyncio
+import errno
+from pathlib import Path
+
+import pytest
+
+from gpuhandoff.messages import RemoteError, Variant
+from gpuhandoff.simulation.clock import in_virtual_time
+from gpuhandoff.simulation.faults import before as just_before
+from gpuhandoff.simulation.faults import hang, refuse
+from gpuhandoff.simulation.process import SimulatedProcess
+from gpuhandoff.simulation.scenarios import SCENARIOS
+from gpuhandoff.simulation.snapshot import differences
+from tests.support.product import Product
+
+GPU = "0000:01:00.0"
+OTHER = "0000:02:00.0"
+
+
+async def product(directory: Path, scenario: str = "igpu-dgpu") -> Product:
+    return await Product(await SCENARIOS[scenario](), directory).start()
+
+
+def hold_sound(one: Product) -> list[SimulatedProcess]:
+    """Have a program open the card's sound device between the last look and the unbind (kernel.md fact 6)."""
+    found: list[SimulatedProcess] = []
+    one.machine.faults.set(
+        just_before(lambda: found.append(one.machine.processes.spawn("arecord", opens=["/dev/snd/controlC1"]))),
+        target="/snd_hda_intel/unbind",
+    )
+    return found
+
+
+async def stuck(one: Product) -> str:
+    with pytest.raises(RemoteError) as caught:
+        await one.handoff(GPU)
+    assert caught.value.name == "org.gpuhandoff.Error.Stuck"
+    return caught.value.message
+
+
+@in_virtual_time
+async def test_a_hanging_unbind_names_who_holds_what_and_goes_on_when_it_is_closed(tmp_path: Path) -> None:
+    one = await product(tmp_path)
+    was = one.machine.snapshot()
+    holders = hold_sound(one)
+    message = await stuck(one)
+    for words in ("stuck at unload-driver", "snd_card_free", "state D", f"arecord (pid {holders[0].pid})", "close that"):
+        assert words in message
+    status = await one.status(GPU)
+    assert (status["state"], status["reason"]) == ("stuck", message)
+    with pytest.raises(RemoteError, match=r"takes no further work: 0000:01:00\.0 is stuck at unload-driver"):
+        await one.handoff(GPU)
+    one.machine.processes.end(holders[0].pid)
+    await asyncio.sleep(30)
+    assert (await one.status(GPU))["state"] == "host"
+    assert differences(was, one.machine.snapshot()) == []
+    await one.stop()
+
+
+@in_virtual_time
+async def test_reclaiming_what_still_hangs_touches_nothing(tmp_path: Path) -> None:
+    one = await product(tmp_path)
+    holders = hold_sound(one)
+    await stuck(one)
+    one.machine.faults.clear()
+    with pytest.raises(RemoteError, match="snd_card_free") as caught:
+        await one.reclaim(GPU)
+    assert caught.value.name == "org.gpuhandoff.Error.Stuck"
+    touched = [each for each in one.machine.faults.log if each.kind in {"read", "write", "load-module", "remove-module"}]
+    assert touched == []
+    one.machine.processes.end(holders[0].pid)
+    await asyncio.sleep(30)
+    assert (await one.status(GPU))["state"] == "host"
+    await one.stop()
+
+
+@in_virtual_time
+async def test_the_next_daemon_waits_for_what_the_last_one_left_hanging(tmp_path: Path) -> None:
+    one = await product(tmp_path)
+    was = one.machine.snapshot()
+    holders = hold_sound(one)
+    await stuck(one)
+    await one.stop()
+    await one.start_daemon()
+    status = await one.status(GPU)
+    assert status["state"] == "stuck"
+    assert f"arecord (pid {holders[0].pid})" in status["reason"]
+    one.machine.processes.end(holders[0].pid)
+    await asyncio.sleep(30)
+    assert (await one.status(GPU))["state"] == "host"
+    assert differences(was, one.machine.snapshot()) == []
+    await one.stop()
+
+
+@in_virtual_time
+async def test_only_the_stuck_gpu_refuses_work(tmp_path: Path) -> None:
+    one = await product(tmp_path, "twin")
+    one.machine.faults.set(hang(), target="/snd_hda_intel/unbind", detail="0000:01:00.1")
+    await stuck(one)
+    await one.handoff(OTHER)
+    assert (await one.status(OTHER))["state"] == "detached"
+    await one.reclaim(OTHER)
+    assert (await one.status(GPU))["state"] == "stuck"
+    for task in tuple(one.machine.operations):
+        task.cancel()
+    await one.stop()
+
+
+@in_virtual_time
+async def test_what_the_kernel_refuses_is_tried_again_when_somebody_asks(tmp_path: Path) -> None:
+    one = await product(tmp_path)
+    was = one.machine.snapshot()
+    await one.handoff(GPU)
+    one.machine.faults.set(refuse(errno.EIO), kind="load-module", target="nvidia", nth=0)
+    with pytest.raises(RemoteError, match="EIO") as caught:
+        await one.reclaim(GPU)
+    assert caught.value.name == "org.gpuhandoff.Error.Stuck"
+    assert "stuck at unload-driver" in caught.value.message
+    assert "call Reclaim again" in caught.value.message
+    one.machine.faults.clear()
+    await asyncio.sleep(1000)
+    assert (await one.status(GPU))["state"] == "stuck"
+    await one.reclaim(GPU)
+    assert differences(was, one.machine.snapshot()) == []
+    await one.stop()
+
+
+@in_virtual_time
+async def test_status_answers_while_the_kernel_hangs(tmp_path: Path) -> None:
+    one = await product(tmp_path)
+    holders = hold_sound(one)
+    job = await one.call("Handoff", "sa{sv}", GPU, {"wait": Variant("b", False)})
+    await asyncio.sleep(10)
+    loop = asyncio.get_running_loop()
+    began = loop.time()
+    status = await one.status(GPU)
+    assert loop.time() - began < 0.001
+    assert (status["state"], status["step"], status["job"]) == ("handing-off", "unload-driver", job)
+    one.machine.processes.end(holders[0].pid)
+    await one.idle()
+    assert (await one.status(GPU))["state"] == "detached"
+    await one.stop()
+
+
+@in_virtual_time
+async def test_an_operation_that_comes_back_late_but_in_time_is_no_trouble(tmp_path: Path) -> None:
+    one = await product(tmp_path)
+    was = one.machine.snapshot()
+    over = asyncio.Event()
+    one.machine.faults.set(hang(over), target="/snd_hda_intel/unbind")
+    asyncio.get_running_loop().call_later(25, over.set)
+    await one.handoff(GPU)
+    await one.reclaim(GPU)
+    assert differences(was, one.machine.snapshot()) == []
+    await one.stop()

@@ -8,6 +8,7 @@ import logging
 import os
 import shutil
 import threading
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -288,6 +289,18 @@ async def test_a_daemon_killed_before_it_could_note_that_all_is_in_place(tmp_pat
 
 
 @in_virtual_time
+async def test_a_gpu_that_is_away_says_nothing_about_a_move_of_another_boot(tmp_path: Path) -> None:
+    product = await started(tmp_path)
+    await product.handoff(GPU)
+    await product.stop()
+    (begun,) = [move for move in kept(tmp_path) if not move.outcome]
+    (tmp_path / "state" / NAME).write_bytes(write(replace(begun, boot_id="another boot")))
+    await product.start_daemon()
+    assert await told(product) == [("handoff", "asked", "interrupted", "reboot")]
+    await product.stop()
+
+
+@in_virtual_time
 async def test_a_recovery_that_gets_stuck_says_so(tmp_path: Path) -> None:
     product = await started(tmp_path)
     await product.handoff(GPU)
@@ -326,13 +339,13 @@ class ThreadOnly:
     """Notes in which thread the disk is waited for."""
 
     def __init__(self, monkeypatch: pytest.MonkeyPatch) -> None:
-        self.threads: set[threading.Thread] = set()
+        self.threads: dict[str, set[threading.Thread]] = {}
         for name in ("lines", "append", "replace"):
-            monkeypatch.setattr(HistoryFile, name, self._noting(getattr(HistoryFile, name)))
+            monkeypatch.setattr(HistoryFile, name, self._noting(name, getattr(HistoryFile, name)))
 
-    def _noting(self, function: Any) -> Any:
+    def _noting(self, name: str, function: Any) -> Any:
         def noting(*arguments: Any, **named: Any) -> Any:
-            self.threads.add(threading.current_thread())
+            self.threads.setdefault(name, set()).add(threading.current_thread())
             return function(*arguments, **named)
 
         return noting
@@ -340,22 +353,31 @@ class ThreadOnly:
 
 @in_virtual_time
 async def test_the_file_stays_small_and_keeps_what_is_newest(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    threads = ThreadOnly(monkeypatch).threads
     monkeypatch.setattr(chronicle, "LINES", 20)
     old = [Move("b", number, number, PciAddress.parse(GPU), "", "reclaim", "asked", "", 0, "done") for number in range(300)]
     for move in old:
         HistoryFile(tmp_path / "state").append(write(move), flush=False)
-    threads.clear()
     product = await started(tmp_path, await igpu_dgpu())
     assert [move["job"] for move in await history(product)] == list(range(299, 99, -1))
     for _ in range(15):
         await product.call("Handoff", "sa{sv}", GPU, {})
         await product.call("Reclaim", "sa{sv}", GPU, {})
     await product.stop()
-    assert threading.main_thread() not in threads
     found = kept(tmp_path)
     assert [move.job for move in found if move.boot_id == "b"] == list(range(130, 300))
     assert len([move for move in found if move.boot_id != "b" and move.outcome]) == 30
+
+
+@in_virtual_time
+async def test_nobody_waits_for_the_disk_in_the_event_loop(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    threads = ThreadOnly(monkeypatch).threads
+    monkeypatch.setattr(chronicle, "LINES", 3)
+    product = await started(tmp_path, await igpu_dgpu())
+    await product.call("Handoff", "sa{sv}", GPU, {})
+    await product.call("Reclaim", "sa{sv}", GPU, {})
+    await product.stop()
+    assert set(threads) == {"lines", "append", "replace"}
+    assert threading.main_thread() not in set().union(*threads.values())
 
 
 def fail(number: int) -> Any:

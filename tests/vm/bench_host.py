@@ -15,7 +15,10 @@ from tests.vm.machine import Machine
 
 HERE = Path(__file__).parent
 CALL = "busctl --system --timeout=120 call org.gpuhandoff.Manager /org/gpuhandoff/Manager org.gpuhandoff.Manager"
+KILL = "systemctl kill --kill-whom=main --signal=KILL gpuhandoffd"
 READY = "installed"
+INSIDE = ("observe.py", "bare.sh", "hold.py", "latency.py", "strike.py")
+"""What runs inside."""
 
 Snapshot = dict[str, Any]
 
@@ -34,20 +37,27 @@ class BenchHost:
 
     def _install(self) -> None:
         self.machine.wait_for_boot()
-        self.machine.agent.push(HERE / "observe.py", "/root/observe.py")
-        self.machine.agent.push(HERE / "bare.sh", "/root/bare.sh")
+        for name in INSIDE:
+            self.machine.agent.push(HERE / name, f"/root/{name}")
         self.machine.agent.push(package(), "/root/gpuhandoff.deb")
         self.run("dpkg -i /root/gpuhandoff.deb >/root/dpkg.log 2>&1 || { cat /root/dpkg.log; exit 1; }")
         if self.run("systemctl start gpuhandoffd", timeout=90, check=False).status:
             raise AssertionError(f"the daemon does not start:\n{self.log()}")
-        # Started by the bus on first use, as in any desktop; here before the first snapshot.
-        self.wait_for_desktop()
-        self.run("systemctl start polkit; udevadm settle; systemctl is-system-running --wait", check=False)
+        self.settle()
         self.machine.save(READY)
 
-    def restore(self) -> None:
-        """Be as right after the installation."""
-        self.machine.restore(READY)
+    def settle(self) -> None:
+        """Wait for all that a boot starts. polkit is started by the bus on first use; here before the first snapshot."""
+        self.wait_for_desktop()
+        self.run("systemctl start polkit; udevadm settle; systemctl is-system-running --wait", check=False)
+
+    def save(self, name: str) -> None:
+        """Keep the machine as it is now, until it is switched off."""
+        self.machine.save(name)
+
+    def restore(self, name: str = READY) -> None:
+        """Be as it was then; without a name, as right after the installation."""
+        self.machine.restore(name)
 
     def run(self, command: str, *, timeout: float = 120, check: bool = True) -> Done:
         """Run a shell command inside."""
@@ -78,15 +88,38 @@ class BenchHost:
             " && pgrep weston-desktop >/dev/null && break; sleep 0.2; done; udevadm settle; sleep 1"
         )
 
-    def status(self) -> dict[str, Any]:
-        """Return Status of the layout's GPU, without the D-Bus types."""
+    def status(self, gpu: str = "") -> dict[str, Any]:
+        """Return Status of a GPU, the layout's unless told otherwise, without the D-Bus types."""
         reply = json.loads(self.run(f"{CALL.replace('busctl', 'busctl -j')} Status").output)
-        gpu = reply["data"][0][self.layout.gpu]["data"]
-        return {key: value["data"] for key, value in gpu.items()}
+        shown = reply["data"][0][gpu or self.layout.gpu]["data"]
+        return {key: value["data"] for key, value in shown.items()}
+
+    def state(self) -> str:
+        """Return the state of the layout's GPU."""
+        return str(self.status()["state"])
+
+    def wait_for(self, test: str, timeout: float = 30) -> None:
+        """Wait until a shell command succeeds: for what sends no event to a script."""
+        self.run(
+            f"{test} && exit; for i in $(seq {timeout * 10:.0f}); do sleep 0.1; {test} && exit; done; exit 1",
+            timeout=2 * timeout + 30,
+        )
+
+    def wait_for_state(self, state: str, timeout: float = 30) -> None:
+        """Wait until the daemon shows the layout's GPU in a state."""
+        path = "/org/gpuhandoff/gpus/pci_" + self.layout.gpu.replace(":", "_").replace(".", "_")
+        shown = f"busctl --system get-property org.gpuhandoff.Manager {path} org.gpuhandoff.Gpu State"
+        self.wait_for(f"{shown} | grep -q '\"{state}\"'", timeout)
 
     def snapshot(self) -> Snapshot:
         """Return everything observable."""
         return dict(json.loads(self.run("python3 -I /root/observe.py").output))
+
+    def next_daemon(self, end: str) -> None:
+        """Run a command that ends the daemon, and wait until the next one is ready."""
+        main = "$(systemctl show -P MainPID gpuhandoffd)"
+        pid = self.run(f"echo {main}; {end}").output.split()[0]
+        self.wait_for(f"p={main}; test $p -gt 0 -a $p -ne {pid} && systemctl -q is-active gpuhandoffd", timeout=60)
 
     def drivers(self) -> list[str]:
         """Return the drivers of the layout's functions."""

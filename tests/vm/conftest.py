@@ -8,6 +8,7 @@ import pytest
 
 from tests.vm.bench_host import BenchHost
 from tests.vm.hosts import DUAL, SHARED, SINGLE, Layout
+from tests.vm.tally import sentence
 
 _booted: dict[str, BenchHost] = {}
 
@@ -72,3 +73,9 @@ def pytest_runtest_makereport(item: pytest.Item) -> Iterator[None]:
     if report.when == "call" and report.failed:
         for host in _booted.values():
             report.sections.append(("journal of gpuhandoffd", host.log()))
+
+
+def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
+    """Print what was counted."""
+    if sentence():
+        terminalreporter.write_line(sentence())

@@ -19,6 +19,7 @@ PACKAGES = (
     *("systemd", "systemd-sysv", "dbus", "polkitd", "udev", "kmod", "libpam-systemd", "procps"),
     *("linux-image-amd64", "initramfs-tools", "zstd", "qemu-guest-agent"),
     *("greetd", "weston"),
+    *("strace", "qemu-system-x86", "seabios"),
     *("python3", "python3-dbus-next", "python3-pyudev", "python3-psutil", "python3-systemd", "pci.ids"),
 )
 

@@ -87,6 +87,15 @@ class Machine:
         self.monitor.human(f"loadvm {name}")
         self.agent.sync(30)
 
+    def cut_power(self) -> None:
+        """Lose what is in memory, and boot again.
+
+        What the guest's kernel has written to its disk is there afterwards, what it had only in its caches is not. Not
+        shown: a disk that loses what it was given and not told to flush.
+        """
+        self.monitor.reset()
+        self.wait_for_boot()
+
     def screenshot(self, target: Path) -> None:
         """Write what the first display shows as PNG."""
         self.monitor.execute("screendump", filename=str(target), format="png")

@@ -1,4 +1,7 @@
-"""Runs inside the test host: prints, as JSON, everything observable that a handoff could leave behind."""
+"""Runs inside the test host: prints, as JSON, everything observable that a handoff could leave behind.
+
+Also imported by what else runs inside and has to compare.
+"""
 
 from __future__ import annotations
 
@@ -64,12 +67,25 @@ def stopped() -> list[str]:
     return sorted(found)
 
 
+def inhibitors() -> list[str]:
+    """Return what, why and how of gpuhandoff's inhibitors; who took one may have gone, and it is kept all the same."""
+    lines = command("systemd-inhibit", "--list", "--no-legend", "--no-pager").splitlines()
+    return sorted(line.split(maxsplit=5)[5] for line in lines if line.startswith("gpuhandoff "))
+
+
+def shown(names: tuple[str, ...], *properties: str) -> dict[str, dict[str, str]]:
+    """Return properties of units, by one question: each costs a program's start."""
+    text = command("systemctl", "show", *(f"--property={one}" for one in properties), *names)
+    blocks = [dict(line.split("=", 1) for line in block.splitlines()) for block in text.split("\n\n")]
+    return dict(zip(names, blocks, strict=True))
+
+
 UNITS = ("greetd.service", "display-manager.service", "systemd-logind.service", "dbus.service", "polkit.service")
 
 
 def snapshot() -> dict[str, object]:
     """Everything."""
-    slices = ("init.scope", "system.slice", "user.slice", "machine.slice")
+    slices = shown(("init.scope", "system.slice", "user.slice", "machine.slice"), "AllowedCPUs", "EffectiveCPUs")
     return {
         "pci": pci(),
         "modules": modules(),
@@ -81,25 +97,22 @@ def snapshot() -> dict[str, object]:
         "snd": sorted(os.listdir("/dev/snd")) if os.path.isdir("/dev/snd") else [],
         "vfio": sorted(os.listdir("/dev/vfio")) if os.path.isdir("/dev/vfio") else [],
         "connectors": {os.path.basename(p): text(f"{p}/status") for p in glob.glob("/sys/class/drm/card*-*")},
-        "units": {unit: command("systemctl", "is-active", unit) for unit in UNITS},
+        "units": {unit: found["ActiveState"] for unit, found in shown(UNITS, "ActiveState").items()},
         "failed": command("systemctl", "list-units", "--failed", "--plain", "--no-legend"),
-        "cpus": {one: command("systemctl", "show", "-P", "AllowedCPUs", one) for one in slices},
-        "effective": {one: command("systemctl", "show", "-P", "EffectiveCPUs", one) for one in slices},
+        "cpus": {one: found["AllowedCPUs"] for one, found in slices.items()},
+        "effective": {one: found["EffectiveCPUs"] for one, found in slices.items()},
         "hugepages": {p: text(p) for p in glob.glob("/sys/kernel/mm/hugepages/*/nr_hugepages")},
         "thp": {
             name: text(f"/sys/kernel/mm/transparent_hugepage/{name}") for name in ("enabled", "defrag", "shmem_enabled")
         },
         "stopped": stopped(),
         "frozen": sorted(p for p in glob.glob("/sys/fs/cgroup/**/cgroup.freeze", recursive=True) if text(p) == "1"),
-        "inhibitors": sorted(
-            line
-            for line in command("systemd-inhibit", "--list", "--no-legend", "--no-pager").splitlines()
-            if "gpuhandoff" in line
-        ),
+        "inhibitors": inhibitors(),
         "interrupts": text("/proc/irq/default_smp_affinity"),
         "workqueues": text("/sys/devices/virtual/workqueue/cpumask"),
         "journals": sorted(os.listdir("/run/gpuhandoff")) if os.path.isdir("/run/gpuhandoff") else [],
     }
 
 
-print(json.dumps(snapshot()))  # noqa: T201
+if __name__ == "__main__":
+    print(json.dumps(snapshot()))  # noqa: T201

@@ -61,6 +61,7 @@ class Monitor:
 
     def __init__(self, path: Path) -> None:
         self._socket = JsonSocket(path, 20)
+        self._events: list[str] = []
         self._socket.receive(20)
         self.execute("qmp_capabilities")
 
@@ -73,6 +74,15 @@ class Monitor:
                 return answer["return"]
             if "error" in answer:
                 raise RuntimeError(f"{command}: {answer['error']['desc']}")
+            self._events.append(str(answer.get("event")))
+
+    def reset(self) -> None:
+        """Reset the machine, as its button does, and wait until that has happened."""
+        self.execute("set-action", reboot="reset")
+        self._events.clear()
+        self.execute("system_reset")
+        while "RESET" not in self._events:
+            self._events.append(str(self._socket.receive(60).get("event")))
 
     def human(self, line: str) -> str:
         """Carry out a command of the human monitor; raises when it answers anything (these are silent on success)."""

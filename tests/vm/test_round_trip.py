@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-import json
-
 from tests.vm.bench_host import BenchHost, difference
+from tests.vm.signals import Signals
 
 ROUNDS = 20
 
@@ -64,17 +63,11 @@ def test_transparent_pages_and_quiet(dual: BenchHost) -> None:
 
 def test_moves_of_others_are_announced_and_seen(dual: BenchHost) -> None:
     sound = dual.layout.functions[1]
-    watching = dual.machine.agent.start(
-        "timeout 10 busctl --system monitor --json=short org.gpuhandoff.Manager > /tmp/signals 2>&1"
-    )
-    ping = "busctl --system call org.gpuhandoff.Manager / org.freedesktop.DBus.Peer Ping"
-    dual.run(f"for i in $(seq 40); do {ping}; grep -q . /tmp/signals && break; sleep 0.1; done")
+    signals = Signals(dual)
     dual.run(f"echo {sound} > /sys/bus/pci/drivers/snd_hda_intel/unbind")
     dual.run(f"echo {sound} > /sys/bus/pci/drivers_probe")
     gpu = dual.gpu_driver_moves()
-    dual.machine.agent.wait(watching, timeout=40)
-    lines = [json.loads(line) for line in dual.run("grep '^{' /tmp/signals").output.splitlines()]
-    moves = [tuple(one["payload"]["data"]) for one in lines if one.get("member") == "DriverChanged"]
+    moves = signals.heard("DriverChanged")
     assert (sound, "snd_hda_intel", "") in moves
     assert (sound, "", "snd_hda_intel") in moves
     assert gpu == ["foreign", "host"]

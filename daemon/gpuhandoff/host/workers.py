@@ -84,7 +84,8 @@ class Workers:
         found = await processes.all()
         own = next(process for process in found if process.pid == os.getpid())
         for process in found:
-            if process.uid == own.uid and process.cgroup == own.cgroup and _is_address(process.name):
+            ours = process.uid == own.uid and process.cgroup == own.cgroup and _is_address(process.name)
+            if ours and processes.state(process) is not None:
                 log.warning("process %d of an earlier daemon still works on %s", process.pid, process.name)
                 self._watch("what an earlier daemon began", Purpose(process.name), process.pid, _gone(processes, process))
 

@@ -20,6 +20,8 @@ import socket
 from typing import Any, NoReturn
 
 LARGEST_MESSAGE = 1 << 16
+MOST_DESCRIPTORS = 1024
+"""More than a daemon that has just started has open."""
 NAME = "gpuhandoffd"
 _DELETE_MODULE_FLAGS = os.O_NONBLOCK
 MODPROBE = ("/usr/sbin/modprobe", "/sbin/modprobe")
@@ -36,7 +38,7 @@ class Workshop:
         """Fork the workshop. To be called before the event loop and any thread exist."""
         ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
         if os.fork() == 0:
-            ours.close()
+            _close_all_but(theirs.fileno())
             _make_workers(theirs)
         theirs.close()
         return cls(ours)
@@ -52,6 +54,12 @@ class Workshop:
     def close(self) -> None:
         """Let the workshop end."""
         self._socket.close()
+
+
+def _close_all_but(kept: int) -> None:
+    """What the service manager kept for the daemon, an inhibitor of sleep, must end when the daemon closes it."""
+    os.closerange(3, kept)
+    os.closerange(kept + 1, MOST_DESCRIPTORS)
 
 
 def _make_workers(sock: socket.socket) -> NoReturn:

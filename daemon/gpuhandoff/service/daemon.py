@@ -159,9 +159,9 @@ class Daemon:
     def _recover(self, gpu: PciAddress) -> None:
         """Take over or undo an earlier daemon's journal, as a job, so that nobody else works on that GPU meanwhile."""
         request = Request(Operation.RECLAIM, gpu, Options(), why=Why.RECOVERY)
+        record = self._journals.record(gpu)
 
         async def work(job: Job) -> None:
-            record = self._journals.record(gpu)
             if record is not None and record.complete:
                 await self._chronicle.taken_over(gpu)
             else:
@@ -180,13 +180,13 @@ class Daemon:
         if record is not None and record.complete and record.lease:
             await self._leases.hold(record.lease, gpu)
 
-    def _name_of(self, gpu: PciAddress) -> str:
-        found = self.fleet.world.gpu(gpu)
-        return found.name if found is not None else ""
-
     def _on_gpu(self, gpu: PciAddress) -> None:
         self._guests.look(gpu)
         self._rescues.look(gpu)
+
+    def _name_of(self, gpu: PciAddress) -> str:
+        found = self.fleet.world.gpu(gpu)
+        return found.name if found is not None else ""
 
     def _on_job(self, gpu: PciAddress) -> None:
         self._power.look()

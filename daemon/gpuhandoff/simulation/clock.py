@@ -7,7 +7,10 @@ import functools
 import selectors
 from collections.abc import Callable, Coroutine
 from concurrent.futures import Executor
+from contextvars import Context, copy_context
 from typing import Any, TypeVar
+
+from gpuhandoff.simulation.lives import Life, life_of
 
 Result = TypeVar("Result")
 
@@ -16,6 +19,7 @@ class VirtualTimeLoop(asyncio.SelectorEventLoop):
     """Runs as fast as it can. Time passes only while everybody waits, and then at once.
 
     Real descriptors are looked at before the clock jumps; while a thread of an executor works, real time is waited for.
+    What belongs to a life that has ended is not run any more.
     """
 
     def __init__(self) -> None:
@@ -35,6 +39,33 @@ class VirtualTimeLoop(asyncio.SelectorEventLoop):
     def waits_for_thread(self) -> bool:
         """Whether something that takes real time is under way."""
         return self._threads > 0
+
+    def call_soon(  # type: ignore[override]
+        self, callback: Callable[..., object], *args: Any, context: Context | None = None
+    ) -> asyncio.Handle:
+        """Call back; what the dead ask for is forgotten."""
+        handle = super().call_soon(callback, *args, context=context)
+        life = life_of(context)
+        if life is not None and life.ended:
+            handle.cancel()
+        return handle
+
+    def create_task(self, coro: Any, **named: Any) -> asyncio.Task[Any]:
+        """Make a task of the life in whose context it is made."""
+        context = named.pop("context", None)
+        context = copy_context() if context is None else context
+        task: asyncio.Task[Any] = super().create_task(coro, context=context, **named)
+        life = life_of(context)
+        if life is not None:
+            life.adopt(task, context)
+        return task
+
+    def end(self, life: Life) -> None:
+        """Kill a life at this very instant."""
+        for handle in (*self._ready, *self._scheduled):  # type: ignore[attr-defined]
+            if life_of(handle._context) is life:  # noqa: SLF001
+                handle.cancel()
+        life.end()
 
     def run_in_executor(  # type: ignore[override]
         self, executor: Executor | None, func: Callable[..., Result], *args: Any

@@ -7,7 +7,10 @@ import errno
 import os
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass, field
-from typing import Any
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from gpuhandoff.simulation.waits import Waits
 
 Perform = Callable[[], Awaitable[Any]]
 Effect = Callable[[Perform], Awaitable[Any]]
@@ -28,13 +31,14 @@ class Operation:
 
 @dataclass(slots=True)
 class Fault:
-    """One misbehaviour: the `nth` operation that fits, counted from 1; 0 means every one."""
+    """One misbehaviour: the `nth` operation that fits, counted from 1; 0 means every one, and -n the nth and all later."""
 
     effect: Effect
     kind: str = ""
     target: str = ""
     detail: str = ""
     nth: int = 1
+    when: Callable[[Operation], bool] = lambda _: True
     seen: int = 0
 
     def fits(self, operation: Operation) -> bool:
@@ -43,10 +47,11 @@ class Fault:
             (self.kind and self.kind != operation.kind)
             or (self.target and not operation.target.endswith(self.target))
             or (self.detail and self.detail not in operation.detail)
+            or not self.when(operation)
         ):
             return False
         self.seen += 1
-        return self.nth in {0, self.seen}
+        return self.nth in {0, self.seen} or 0 < -self.nth <= self.seen
 
 
 @dataclass(slots=True)
@@ -55,10 +60,21 @@ class Faults:
 
     log: list[Operation] = field(default_factory=list)
     faults: list[Fault] = field(default_factory=list)
+    on_operation: Callable[[Operation], None] = lambda _: None
+    """Told of every operation before anything else happens with it."""
 
-    def set(self, effect: Effect, *, kind: str = "", target: str = "", detail: str = "", nth: int = 1) -> Fault:
-        """Let `effect` strike the nth operation whose kind is the same, target ends so and detail contains so."""
-        fault = Fault(effect, kind, target, detail, nth)
+    def set(
+        self,
+        effect: Effect,
+        *,
+        kind: str = "",
+        target: str = "",
+        detail: str = "",
+        nth: int = 1,
+        when: Callable[[Operation], bool] = lambda _: True,
+    ) -> Fault:
+        """Let `effect` strike the nth operation whose kind is the same, target ends so, detail contains so, and `when`."""
+        fault = Fault(effect, kind, target, detail, nth, when)
         self.faults.append(fault)
         return fault
 
@@ -70,6 +86,7 @@ class Faults:
     async def guard(self, operation: Operation, perform: Perform) -> Any:
         """Carry out an operation, or what a fault makes of it."""
         self.log.append(operation)
+        self.on_operation(operation)
         striking = [fault for fault in self.faults if fault.fits(operation)]
         return await (striking[0].effect(perform) if striking else perform())
 
@@ -94,6 +111,44 @@ def hang(until: asyncio.Event | None = None) -> Effect:
     async def effect(perform: Perform) -> Any:
         await (until or asyncio.Event()).wait()
         return await perform()
+
+    return effect
+
+
+class Hang:
+    """An operation asleep in the kernel, in the function `function`, until somebody resolves it."""
+
+    def __init__(self, waits: Waits, *, function: str = "wait_for_completion", afterwards: bool = False) -> None:
+        self.function = function
+        self.struck = False
+        self._waits = waits
+        self._afterwards = afterwards
+        """Whether it takes effect first and only does not return."""
+        self._resolved = False
+        self._error = 0
+
+    async def effect(self, perform: Perform) -> Any:
+        """Be the effect of a fault."""
+        self.struck = True
+        result = await perform() if self._afterwards else None
+        await self._waits.until(lambda: self._resolved, self.function)
+        if self._error:
+            raise OSError(self._error, os.strerror(self._error))
+        return result if self._afterwards else await perform()
+
+    def resolve(self, error: int = 0) -> None:
+        """Let it take effect and return, or fail with an errno without effect."""
+        self._error = error
+        self._resolved = True
+        self._waits.wake()
+
+
+def partly(part: Perform, otherwise: Effect) -> Effect:
+    """Do only a part of it, and then report what `otherwise`, an effect of its own that does nothing, reports."""
+
+    async def effect(perform: Perform) -> Any:
+        await part()
+        return await otherwise(perform)
 
     return effect
 

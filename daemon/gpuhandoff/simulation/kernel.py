@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING
 
 from gpuhandoff.host.door import DEADLINE, OverdueError, Pending, Purpose
 from gpuhandoff.simulation.faults import Operation
+from gpuhandoff.simulation.lives import outside, shut_to_the_dead
 from gpuhandoff.simulation.tree import failure
 
 if TYPE_CHECKING:
@@ -142,11 +143,12 @@ class SimulatedKernel:
         """
         for one in self.pending(self._purpose):
             raise OverdueError(one.operation, one.seconds, one.process, one.state, one.waits_in)
+        shut_to_the_dead()
         loop = asyncio.get_running_loop()
-        task: asyncio.Task[object] = loop.create_task(self._carry_out(operation, perform))
+        task: asyncio.Task[object] = loop.create_task(self._carry_out(operation, perform), context=outside())
         flying = Flying(operation, self._purpose, self._owner, loop.time())
         self._machine.operations[task] = flying
-        task.add_done_callback(self._done)
+        task.add_done_callback(self._done, context=outside())
         ends = loop.time() + deadline
         cancelled = False
         while not task.done() and (left := ends - loop.time()) > 0:
@@ -175,7 +177,7 @@ class SimulatedKernel:
             state=self._machine.waits.where(task).state,
             unkillable=True,
         )
-        task.add_done_callback(lambda _: self._machine.processes.end(child.pid))
+        task.add_done_callback(lambda _: self._machine.processes.end(child.pid), context=outside())
         flying.child = child
 
     def _left_behind(self) -> list[tuple[asyncio.Task[object], Flying]]:

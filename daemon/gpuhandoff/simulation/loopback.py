@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import asyncio
+import os
 from collections.abc import Callable
+from contextvars import Context, copy_context
 
 from gpuhandoff.errors import ProblemError
 from gpuhandoff.messages import (
@@ -19,6 +21,7 @@ from gpuhandoff.messages import (
     Signal,
     Unsubscribe,
 )
+from gpuhandoff.simulation.lives import Life, life_of, outside
 from gpuhandoff.simulation.signatures import check
 
 BUS = "org.freedesktop.DBus"
@@ -28,13 +31,16 @@ NAME_TAKEN = "org.freedesktop.DBus.Error.Failed"
 UNKNOWN_METHOD = "org.freedesktop.DBus.Error.UnknownMethod"
 
 
+_Subscription = tuple["LoopbackBus", Match, Callable[[Signal], None], Context]
+
+
 class LoopbackBroker:
     """What a bus daemon does: knows who is there, who owns which name, and who wants which signal."""
 
     def __init__(self) -> None:
         self._connections: dict[str, LoopbackBus] = {}
         self._owners: dict[str, str] = {}
-        self._subscriptions: list[tuple[LoopbackBus, Match, Callable[[Signal], None]]] = []
+        self._subscriptions: list[_Subscription] = []
         self._count = 0
 
     def connect(self, *, uid: int = 0) -> LoopbackBus:
@@ -69,7 +75,7 @@ class LoopbackBroker:
 
     def subscribe(self, connection: LoopbackBus, match: Match, callback: Callable[[Signal], None]) -> Unsubscribe:
         """Add a match rule."""
-        entry = (connection, match, callback)
+        entry = (connection, match, callback, copy_context())
         self._subscriptions.append(entry)
 
         def unsubscribe() -> None:
@@ -82,7 +88,7 @@ class LoopbackBroker:
         check(signal.signature, signal.body)
         for entry in self._subscriptions:
             if self._wanted(entry[1], signal):
-                asyncio.get_running_loop().call_soon(self._hand, entry, signal)
+                asyncio.get_running_loop().call_soon(self._hand, entry, signal, context=entry[3])
 
     async def call(self, call: Call, destination: str) -> Reply:
         """Carry a method call to its destination and the answer back."""
@@ -93,7 +99,7 @@ class LoopbackBroker:
             raise RemoteError(SERVICE_UNKNOWN, f"The name {destination} was not provided by any .service files")
         return await connection.answer(call)
 
-    def _hand(self, entry: tuple[LoopbackBus, Match, Callable[[Signal], None]], signal: Signal) -> None:
+    def _hand(self, entry: _Subscription, signal: Signal) -> None:
         if any(one is entry for one in self._subscriptions):
             entry[2](signal)
 
@@ -135,8 +141,11 @@ class LoopbackBus:
         self._unique_name = unique_name
         self.uid = uid
         self._handler: Handler | None = None
+        self._context: Context | None = None
+        """Where the handler is at home."""
         self._closed = asyncio.Event()
-        self._answers: set[asyncio.Task[Reply]] = set()
+        self._answers: dict[asyncio.Task[Reply], tuple[asyncio.Future[Reply], Life | None]] = {}
+        """Who waits for what is being answered, and the life that it is."""
 
     @property
     def unique_name(self) -> str:
@@ -188,6 +197,7 @@ class LoopbackBus:
     def serve(self, handler: Handler) -> None:
         """Answer calls with `handler`."""
         self._handler = handler
+        self._context = copy_context()
 
     async def request_name(self, name: str) -> None:
         """Own a name."""
@@ -206,15 +216,34 @@ class LoopbackBus:
         if not self._closed.is_set():
             self._closed.set()
             self._broker.leave(self)
+            for task in tuple(self._answers):
+                self._answered(task)
 
     async def answer(self, call: Call) -> Reply:
         """Have the handler answer, in a task of its own: a caller that gives up does not stop it."""
         if self._handler is None:
             raise RemoteError(UNKNOWN_METHOD, f"{self._unique_name} has no method {call.member}")
-        task = asyncio.get_running_loop().create_task(self._handle(self._handler, call))
-        self._answers.add(task)
-        task.add_done_callback(self._answers.discard)
-        return await asyncio.shield(task)
+        if self._context is None or self._closed.is_set():
+            raise _unanswered()
+        loop = asyncio.get_running_loop()
+        task = loop.create_task(self._handle(self._handler, call), context=self._context.copy())
+        answer: asyncio.Future[Reply] = loop.create_future()
+        self._answers[task] = (answer, life_of())
+        task.add_done_callback(self._answered, context=outside())
+        return await answer
+
+    def _answered(self, task: asyncio.Task[Reply]) -> None:
+        """Hand the answer to the caller, or the bus's own when none will come."""
+        if task not in self._answers:
+            return
+        answer, caller = self._answers.pop(task)
+        problem = _unanswered() if not task.done() or task.cancelled() else task.exception()
+        if answer.done() or (caller is not None and caller.ended):
+            _take_back(task)
+        elif problem is None:
+            answer.set_result(task.result())
+        else:
+            answer.set_exception(problem)
 
     async def _handle(self, handler: Handler, call: Call) -> Reply:
         try:
@@ -227,3 +256,14 @@ class LoopbackBus:
         except Exception as error:
             raise RemoteError(ProblemError.name, f"{type(error).__name__} in the handler: {error}") from error
         return reply
+
+
+def _take_back(task: asyncio.Task[Reply]) -> None:
+    """Close the descriptor in an answer that nobody waits for any more, as the bus does."""
+    reply = task.result() if task.done() and not task.cancelled() and task.exception() is None else None
+    if reply is not None and reply.signature == "h":
+        os.close(reply.body[0])
+
+
+def _unanswered() -> RemoteError:
+    return RemoteError(NO_REPLY, "The recipient disconnected from the message bus without replying")

@@ -16,6 +16,7 @@ from gpuhandoff.simulation.faults import Faults
 from gpuhandoff.simulation.functions import add_function
 from gpuhandoff.simulation.graphics import Graphics
 from gpuhandoff.simulation.kernel import Flying, SimulatedKernel
+from gpuhandoff.simulation.lives import outside
 from gpuhandoff.simulation.logind import SimulatedLogind
 from gpuhandoff.simulation.loopback import LoopbackBroker
 from gpuhandoff.simulation.memory import Memory
@@ -84,7 +85,8 @@ class SimulatedMachine:
         self.logind = SimulatedLogind(self)
         self.polkit = SimulatedPolkit(self)
         self._background: set[asyncio.Task[Any]] = set()
-        self.tree.text("/proc/sys/kernel/random/boot_id", f"{BOOT_ID}\n")
+        self.boot_id = BOOT_ID
+        self.tree.text("/proc/sys/kernel/random/boot_id", lambda: f"{self.boot_id}\n")
         self.tree.text("/proc/sys/kernel/osrelease", f"{kernel_release}\n")
         for device in functions:
             add_function(self, device)
@@ -184,7 +186,7 @@ class SimulatedMachine:
 
     def background(self, work: Coroutine[Any, Any, Any]) -> asyncio.Task[Any]:
         """Do something that nobody waits for."""
-        task = asyncio.get_running_loop().create_task(work)
+        task = asyncio.get_running_loop().create_task(work, context=outside())
         self._background.add(task)
         task.add_done_callback(self._background.discard)
         return task

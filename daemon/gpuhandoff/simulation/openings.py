@@ -4,17 +4,20 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable
+from contextvars import Context, copy_context
+
+_Watch = tuple[str, Callable[[], None], Context]
 
 
 class SimulatedOpenings:
     """Callbacks by node path."""
 
     def __init__(self) -> None:
-        self._watches: list[tuple[str, Callable[[], None]]] = []
+        self._watches: list[_Watch] = []
 
     def watch(self, path: str, callback: Callable[[], None]) -> Callable[[], None]:
         """Call back whenever somebody opens or closes `path`, until the returned function is called."""
-        entry = (path, callback)
+        entry = (path, callback, copy_context())
         self._watches.append(entry)
 
         def unwatch() -> None:
@@ -26,8 +29,8 @@ class SimulatedOpenings:
         """Tell that a node was opened or closed; those who watch it hear of it a moment later."""
         for entry in self._watches:
             if entry[0] == path:
-                asyncio.get_running_loop().call_soon(self._call, entry)
+                asyncio.get_running_loop().call_soon(self._call, entry, context=entry[2])
 
-    def _call(self, entry: tuple[str, Callable[[], None]]) -> None:
+    def _call(self, entry: _Watch) -> None:
         if any(one is entry for one in self._watches):
             entry[1]()

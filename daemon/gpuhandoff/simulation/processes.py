@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 
 from gpuhandoff.host.door import OpenNode
 from gpuhandoff.model.world import Process
+from gpuhandoff.simulation.lives import outside, shut_to_the_dead
 from gpuhandoff.simulation.process import SimulatedProcess
 from gpuhandoff.simulation.tree import Node
 
@@ -165,7 +166,7 @@ class SimulatedProcesses:
 
     def _end_soon(self, process: SimulatedProcess) -> None:
         delay = EXIT_SECONDS * self._machine.waits.pace
-        asyncio.get_running_loop().call_later(delay, self.end, process.pid)
+        asyncio.get_running_loop().call_later(delay, self.end, process.pid, context=outside())
 
     # The door
 
@@ -189,6 +190,7 @@ class SimulatedProcesses:
 
     def signal(self, process: Process, number: int) -> bool:
         """Send a signal."""
+        shut_to_the_dead()
         alive = self._alive(process)
         if alive is None:
             return False

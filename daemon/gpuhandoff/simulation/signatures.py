@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from functools import cache
 from typing import Any
 
 from gpuhandoff.messages import Variant
@@ -19,14 +20,15 @@ _INTEGERS = {
 _BASIC: dict[str, type] = {"b": bool, "d": float, "s": str, "g": str}
 
 
-def split(signature: str) -> list[str]:
+@cache
+def split(signature: str) -> tuple[str, ...]:
     """Split a signature into its complete types."""
     types = []
     while signature:
         length = _length(signature)
         types.append(signature[:length])
         signature = signature[length:]
-    return types
+    return tuple(types)
 
 
 def check(signature: str, body: tuple[Any, ...]) -> None:

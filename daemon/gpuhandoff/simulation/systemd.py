@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable, Coroutine, Mapping
+from functools import cache
 from typing import TYPE_CHECKING, Any
 
 from gpuhandoff.messages import Call, RemoteError, Reply, Variant
@@ -194,6 +195,7 @@ class SimulatedSystemd(StandIn):
         return Reply("a(ssssssouso)", (rows,))
 
 
+@cache
 def unit_path(name: str) -> str:
     """Return a unit's object path."""
     return f"{ROOT_PATH}/unit/{escape(name)}"

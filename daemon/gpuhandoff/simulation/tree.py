@@ -60,6 +60,8 @@ class Tree:
 
     def __init__(self) -> None:
         self._entries: dict[str, Entry] = {"/": Directory()}
+        self._resolved: dict[str, str] = {}
+        """What `resolve` found since a link last came or went."""
 
     def add(self, path: str, entry: Entry) -> None:
         """Put an entry at a physical path, with the directories above it."""
@@ -71,6 +73,7 @@ class Tree:
         if not isinstance(directory, Directory):
             raise failure(errno.ENOTDIR, above)
         directory.names.add(name)
+        self._forget_resolved(self._entries.get(path), entry)
         self._entries[path] = entry
 
     def directory(self, path: str) -> None:
@@ -95,6 +98,7 @@ class Tree:
         entry = self._entries.pop(path, None)
         if entry is None:
             return
+        self._forget_resolved(entry)
         if isinstance(entry, Directory):
             for name in sorted(entry.names):
                 self.remove(f"{path}/{name}")
@@ -105,17 +109,21 @@ class Tree:
 
     def resolve(self, path: str) -> str:
         """Return the physical path; components that do not exist stay as they are."""
-        done = "/"
+        known = self._resolved.get(path)
+        if known is not None:
+            return known
+        done = ""
         todo = [name for name in path.split("/") if name]
         while todo:
-            step = posixpath.join(done, todo.pop(0))
+            step = f"{done}/{todo.pop(0)}"
             entry = self._entries.get(step)
             if isinstance(entry, Link):
                 todo = [name for name in entry.target.split("/") if name] + todo
-                done = "/"
+                done = ""
             else:
                 done = step
-        return done
+        self._resolved[path] = done or "/"
+        return done or "/"
 
     def find(self, path: str) -> Entry | None:
         """Return what is at `path`, links followed."""
@@ -151,3 +159,7 @@ class Tree:
     def nodes(self) -> list[Node]:
         """Return every device node that has a name."""
         return [entry for entry in self._entries.values() if isinstance(entry, Node)]
+
+    def _forget_resolved(self, *entries: Entry | None) -> None:
+        if any(isinstance(entry, Link) for entry in entries):
+            self._resolved.clear()

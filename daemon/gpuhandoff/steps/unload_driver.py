@@ -17,7 +17,7 @@ from gpuhandoff.errors import InUseError, RolledBackError
 from gpuhandoff.host import Host
 from gpuhandoff.model.plan import Json
 from gpuhandoff.model.world import VFIO_DRIVER
-from gpuhandoff.steps.pci_function import DEVICES, driver_of, probe, unbind, write_override
+from gpuhandoff.steps.pci_function import DEVICES, driver_of, module_of, probe, unbind, write_override
 
 PATIENCE = 3.0
 """Seconds for the last user of a module to let go: references drop shortly after descriptors do."""
@@ -39,10 +39,15 @@ class UnloadDriver:
     volatile = False
 
     async def capture(self, host: Host, arguments: Json) -> Json:
-        """Remember each function's driver and which of the modules are loaded."""
+        """Remember each function's driver and which of the modules are loaded.
+
+        Modules that stay for another GPU may be gone by the time that this one comes back: `shared` is loaded again then.
+        """
         drivers = {address: driver_of(host, address) or "" for address in arguments["functions"]}
         modules = [name for name in arguments["modules"] if _loaded(host, name)]
-        return {"drivers": drivers, "modules": modules, "children": _children(host, arguments["functions"])}
+        shared = [] if modules else _with_users(host, module_of(host, str(arguments["display"])))
+        children = _children(host, arguments["functions"])
+        return {"drivers": drivers, "modules": modules, "shared": shared, "children": children}
 
     async def apply(self, host: Host, arguments: Json, saved: Json) -> None:
         """Unbind the siblings, remove the modules; without modules unbind the display function."""
@@ -65,7 +70,7 @@ class UnloadDriver:
         for address, driver in drivers.items():
             if driver_of(host, address) != driver:
                 await write_override(host, address, driver)
-        for name in reversed(saved["modules"]):
+        for name in (*saved.get("shared", ()), *reversed(saved["modules"])):
             if not _loaded(host, name):
                 await host.kernel.load_module(name, deadline=LOAD_DEADLINE)
                 if not _loaded(host, name):
@@ -85,6 +90,14 @@ class UnloadDriver:
 def _loaded(host: Host, name: str) -> bool:
     """A built-in module has a directory too, but nothing counts its users: it is never removed."""
     return host.kernel.exists(f"/sys/module/{name}/refcnt")
+
+
+def _with_users(host: Host, module: str | None) -> list[str]:
+    """Return a module that can be removed, and those that need it, in order of loading."""
+    found = [module] if module is not None and _loaded(host, module) else []
+    for name in found:  # grows while it is walked through
+        found += [user for user in host.kernel.entries(f"/sys/module/{name}/holders") if user not in found]
+    return found
 
 
 def _children(host: Host, functions: Iterable[str]) -> dict[str, list[str]]:

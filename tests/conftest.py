@@ -4,13 +4,32 @@ from __future__ import annotations
 
 import gc
 import os
-from collections.abc import Generator, Iterator
+from collections.abc import Callable, Generator, Iterator
 
 import psutil
 import pytest
 
+from tests.support.fault_matrix import Result
+
 KILLED_INSIDE = ("tests/simulated/", "tests/unit/test_runner.py")
 """Here daemons are killed inside the test's own process, which keeps the descriptors that a real one would lose."""
+
+
+MATRIX = pytest.StashKey[Result]()
+
+
+@pytest.fixture
+def count_faults(pytestconfig: pytest.Config) -> Callable[[Result], None]:
+    """Take in what came of a part of the fault matrix, for the summary."""
+    return pytestconfig.stash.setdefault(MATRIX, Result()).add
+
+
+def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter, config: pytest.Config) -> None:
+    """Say how many faults were tried and what came of them."""
+    result = config.stash.get(MATRIX, None)
+    if result is not None:
+        terminalreporter.section("fault matrix")
+        terminalreporter.line(str(result))
 
 
 @pytest.hookimpl(wrapper=True)

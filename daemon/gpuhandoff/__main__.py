@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import argparse
-import asyncio
 import sys
 from collections.abc import Sequence
 from pathlib import Path
@@ -15,12 +14,16 @@ def main(arguments: Sequence[str] | None = None) -> int:
     """Run the daemon; return its exit status."""
     options = _parser().parse_args(arguments)
     if options.simulate:
+        import asyncio  # noqa: PLC0415
+
         from gpuhandoff.simulation.daemon import run_simulated  # noqa: PLC0415  (never loaded in a real daemon)
 
         return asyncio.run(run_simulated(options.simulate, deny=options.simulate_deny))
     from gpuhandoff.host.workshop import Workshop  # noqa: PLC0415  (forked before anything else is loaded: small and clean)
 
     workshop = Workshop.start()
+    import asyncio  # noqa: PLC0415
+
     from gpuhandoff.service.system import run_system  # noqa: PLC0415
 
     return asyncio.run(run_system(workshop, configuration=options.configuration))

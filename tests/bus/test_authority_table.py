@@ -22,10 +22,10 @@ TERMINATE = HolderPolicy.TERMINATE
         (Operation.HANDOFF, Options(stop_display=True), ("handoff-display",)),
         (Operation.HANDOFF, Options(holders=TERMINATE), ("handoff", "terminate-holders")),
         (Operation.HANDOFF, Options(stop_display=True, holders=TERMINATE), ("handoff-display", "terminate-holders")),
-        (Operation.HANDOFF, Options(stop_display=True, holders=TERMINATE, dry_run=True), ("status",)),
+        (Operation.HANDOFF, Options(stop_display=True, holders=TERMINATE, dry_run=True), ("inspect",)),
         (Operation.RECLAIM, Options(), ("reclaim",)),
         (Operation.RECLAIM, Options(holders=TERMINATE), ("reclaim", "evict-guest")),
-        (Operation.RECLAIM, Options(holders=TERMINATE, dry_run=True), ("status",)),
+        (Operation.RECLAIM, Options(holders=TERMINATE, dry_run=True), ("inspect",)),
     ],
 )
 def test_actions_follow_from_the_options_alone(operation: Operation, options: Options, actions: tuple[str, ...]) -> None:

@@ -16,8 +16,9 @@ import pytest
 from dbus_next import Message, MessageFlag, MessageType, Variant
 
 from gpuhandoff.authority.table import METHODS
-from gpuhandoff.names import BUS_NAME, GPU_PATH_PREFIX, MANAGER_INTERFACE, MANAGER_PATH, ROOT_PATH
+from gpuhandoff.names import BUS_NAME, GPU_PATH_PREFIX, JOB_INTERFACE, MANAGER_INTERFACE, MANAGER_PATH, ROOT_PATH
 from gpuhandoff.service.interface import interfaces
+from gpuhandoff.simulation.daemon import NAME, PATH
 from tests.support.bus import PATIENCE, PrivateBus, private_bus, stop
 from tests.support.stranger import Stranger
 
@@ -132,6 +133,62 @@ def test_no_input_is_an_internal_error(running: Running, stranger: Stranger) -> 
             assert reply.body[0].replace("\n", "").isprintable(), said
     assert covered == {member for interface, member in METHODS if interface == MANAGER_INTERFACE}
     assert "Traceback" not in running.log.read_text()
+
+
+NOT_FOUND = "org.gpuhandoff.Error.NotFound"
+INVALID = "org.freedesktop.DBus.Error.InvalidArgs"
+MEGABYTE = "x" * 1_000_000
+BAD: list[tuple[str, str, list[Any], str, str]] = [
+    *(
+        (member, signature, [gpu, *rest], error, word)
+        for member, signature, rest in (
+            ("Handoff", "sa{sv}", [{}]),
+            ("Reclaim", "sa{sv}", [{}]),
+            ("Plan", "ssa{sv}", ["handoff", {}]),
+            ("Holders", "s", []),
+            ("History", "su", [1]),
+        )
+        for gpu, error, word in (
+            ("0000:ff:1f.7", NOT_FOUND, "0000:ff:1f.7"),
+            ("../../etc/passwd", INVALID, "gpu: "),
+            (MEGABYTE, INVALID, "gpu: "),
+        )
+        if (member, error) != ("History", NOT_FOUND)  # a card that is no longer there has a past all the same
+    ),
+    *(
+        (member, "sa{sv}", [GPU, options], INVALID, word)
+        for member in ("Handoff", "Reclaim")
+        for options, word in (
+            ({"nonsense": Variant("b", True)}, "nonsense"),
+            ({"wait": Variant("s", "yes")}, "wait"),
+            ({"holders": Variant("s", MEGABYTE)}, "holders"),
+            ({MEGABYTE: Variant("b", True)}, "no such option"),
+        )
+    ),
+    ("Plan", "ssa{sv}", [GPU, "sideways", {}], INVALID, "direction"),
+    ("Report", "a{sv}", [{"nonsense": Variant("b", True)}], INVALID, "nonsense"),
+    ("Inhibit", "sss", ["who", "why", "sometimes"], INVALID, "mode"),
+    ("Inhibit", "sss", [MEGABYTE, "why", "block"], INVALID, "who"),
+    ("Inhibit", "sss", ["who", "", "block"], INVALID, "why"),
+    ("Uninhibit", "u", [4711], NOT_FOUND, "4711"),
+]
+
+
+def test_bad_input_is_refused_with_its_reason_and_nothing_changes(running: Running, stranger: Stranger) -> None:
+    def snapshot() -> str:
+        return str(stranger.call(NAME, PATH, NAME, "Snapshot").body[0])
+
+    before = snapshot()
+    for member, signature, body, error, word in BAD:
+        reply = manager(stranger, member, signature, *body)
+        said = (member, str(body)[:100], reply.error_name, reply.body)
+        assert reply.error_name == error, said
+        assert word in reply.body[0], said
+    job = stranger.call(BUS_NAME, "/org/gpuhandoff/jobs/4711", JOB_INTERFACE, "Cancel")
+    assert job.error_name == "org.freedesktop.DBus.Error.UnknownMethod"
+    assert snapshot() == before
+    named = {member for member, *_ in BAD} | {"Status"}
+    assert named == {member for interface, member in METHODS if interface == MANAGER_INTERFACE}
 
 
 @pytest.mark.parametrize("signature", ["", "s", "a{sv}", "sa{sv}", "ssa{sv}", "sss", "su", "u", "v", "ay", "(s)"])

@@ -48,6 +48,7 @@ async def test_everything_is_there(tmp_path: Path) -> None:
     with pytest.raises(RemoteError):
         await product.call("Handoff", "sa{sv}", GPU, {})
     await product.handoff(GPU, vm=Variant("s", VM))
+    (tmp_path / "run" / "0000:02:00.0.unreadable").write_text("not a journal\n")
     found = await report(product, **NAMES)
     assert {"gpuhandoff", "kernel", "python", "systemd", "dbus-next", "pyudev", "psutil", "distribution"} <= {
         name for name, version in found["versions"].items() if version
@@ -57,8 +58,9 @@ async def test_everything_is_there(tmp_path: Path) -> None:
     assert found["machine"]["gpus"][0]["functions"][0]["driver"] == "vfio-pci"
     assert found["machine"]["modules"]
     assert found["configuration"]["vms"] == {VM: {"timeout": 60}}
-    (lines,) = found["journals"].values()
-    assert (lines[0]["vm"], lines[-1]) == (VM, {"held": True})
+    lines = found["journals"][f"{GPU}.journal"]
+    assert found["journals"]["0000:02:00.0.unreadable"] == ["not a journal"]
+    assert (lines[0]["vm"], lines[-1]["held"]) == (VM, True)
     assert [move["outcome"] for move in found["history"]] == ["done", "refused"]
     assert len(found["kernel-log"]) == 2
     assert (found["jobs"], found["notes"], found["left-out"]) == ([], [], [])

@@ -12,7 +12,7 @@ from gpuhandoff.errors import RolledBackError, UnsupportedError
 from gpuhandoff.messages import RemoteError, Variant
 from gpuhandoff.model.cpus import format_cpus
 from gpuhandoff.simulation.clock import in_virtual_time
-from gpuhandoff.simulation.faults import hang, lie, refuse, reject
+from gpuhandoff.simulation.faults import Effect, hang, lie, refuse, reject
 from gpuhandoff.simulation.machine import SimulatedMachine
 from gpuhandoff.simulation.memory import HUGE
 from gpuhandoff.simulation.scenarios import igpu_dgpu
@@ -347,9 +347,23 @@ async def test_pages_that_a_guest_still_uses_are_no_failure(caplog: pytest.LogCa
     machine = await igpu_dgpu()
     bench = await StepBench.of(machine)
     await bench.apply("back-guest-memory", static(machine))
-    machine.faults.set(lie(), kind="write", target="nr_hugepages")
+    machine.memory.pages_used = 1024
     await bench.undo()
     assert "1024 huge pages of 2048 KiB are still in use" in caplog.text
+    machine.memory.pages_used = 0
+    assert machine.kernel.read("/sys/kernel/mm/hugepages/hugepages-2048kB/nr_hugepages") == "0"
+
+
+@in_virtual_time
+@pytest.mark.parametrize("effect", [lie(), refuse(errno.EINVAL)], ids=["lie", "refusal"])
+async def test_pages_that_the_kernel_keeps_for_nobody_are_one(effect: Effect) -> None:
+    machine = await igpu_dgpu()
+    bench = await StepBench.of(machine)
+    await bench.apply("back-guest-memory", static(machine))
+    machine.faults.set(effect, kind="write", target="nr_hugepages")
+    with pytest.raises((RolledBackError, OSError), match=r"1024 huge pages|Invalid argument"):
+        await bench.undo_latest()
+    await bench.undo()
 
 
 @in_virtual_time

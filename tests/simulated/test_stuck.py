@@ -157,3 +157,20 @@ async def test_an_operation_that_comes_back_late_but_in_time_is_no_trouble(tmp_p
     await one.reclaim(GPU)
     assert differences(was, one.machine.snapshot()) == []
     await one.stop()
+
+
+@in_virtual_time
+async def test_what_hangs_under_nobodys_hands_goes_on_when_the_kernel_has_finished(tmp_path: Path) -> None:
+    one = await product(tmp_path)
+    was = one.machine.snapshot()
+    over = asyncio.Event()
+    one.machine.faults.set(hang(over), target="/snd_hda_intel/unbind")
+    message = await stuck(one)
+    assert "gpuhandoff goes on by itself when the kernel has finished" in message
+    await asyncio.sleep(1000)
+    assert (await one.status(GPU))["state"] == "stuck"
+    over.set()
+    await asyncio.sleep(30)
+    assert (await one.status(GPU))["state"] == "host"
+    assert differences(was, one.machine.snapshot()) == []
+    await one.stop()

@@ -51,6 +51,7 @@ class Product:
         self.broker = LoopbackBroker()
         self.client = self.broker.connect(uid=1000)
         self.signals: list[Signal] = []
+        self.announced: list[str] = []
         self.daemon: Daemon | None = None
         self.on_start: Callable[[Daemon], None] = lambda _: None
         """Told of every daemon before it begins."""
@@ -75,7 +76,13 @@ class Product:
             self._bus = self.broker.connect()
             host = simulated_host(self.machine, self._bus)
             setting = Setting(
-                self._bus, host, self.directory, lambda: self.configuration, self.state_directory, self.archive
+                self._bus,
+                host,
+                self.directory,
+                lambda: self.configuration,
+                self.state_directory,
+                self.archive,
+                self.announced.append,
             )
             self.daemon = daemon = Daemon(setting)
             self.on_start(daemon)

@@ -110,7 +110,7 @@ def test_an_unknown_key_is_answered_with_the_nearest() -> None:
 
 
 def test_reclaim_has_fewer_options() -> None:
-    assert "Known: dry-run, holders, interactive, timeout, wait." in refusal("cpus", Variant("s", "0"), RECLAIM_OPTIONS)
+    assert "Known: dry-run, holders, interactive, wait." in refusal("cpus", Variant("s", "0"), RECLAIM_OPTIONS)
 
 
 @given(st.frozensets(st.integers(0, 8191), max_size=100))

@@ -9,12 +9,18 @@ pci=/sys/bus/pci
 reversed=
 for f in "$@"; do reversed="$f $reversed"; done
 
-driver() { basename "$(readlink "$pci/devices/$1/driver" || echo none)"; }
+# Nothing is forked but modprobe: a hand-written hook that does not care would be slower.
+bound() { [ -e "$pci/drivers/$2/$1" ]; }
+remember() {
+    for d in "$pci"/drivers/*; do
+        [ ! -e "$d/$1" ] || echo "${d##*/}" >"/run/bare-$1"
+    done
+}
 
 case $direction in
 out)
     for f in "$@"; do
-        driver "$f" >"/run/bare-$f"
+        remember "$f"
         echo vfio-pci >"$pci/devices/$f/driver_override"
     done
     for f in $reversed; do
@@ -25,18 +31,22 @@ out)
     modprobe vfio-pci
     modprobe vfio_iommu_type1
     for f in $reversed; do
-        [ "$(driver "$f")" = vfio-pci ] || echo "$f" >"$pci/drivers_probe"
-        [ "$(driver "$f")" = vfio-pci ]
+        bound "$f" vfio-pci || echo "$f" >"$pci/drivers_probe"
+        bound "$f" vfio-pci
     done
     ;;
 back)
     for f in $reversed; do echo "$f" >"$pci/devices/$f/driver/unbind"; done
     modprobe -r vfio_iommu_type1 vfio-pci
-    for f in "$@"; do cat "/run/bare-$f" >"$pci/devices/$f/driver_override"; done
+    for f in "$@"; do
+        read -r was <"/run/bare-$f"
+        echo "$was" >"$pci/devices/$f/driver_override"
+    done
     modprobe "$module"
     for f in "$@"; do
-        [ "$(driver "$f")" != none ] || echo "$f" >"$pci/drivers_probe"
-        [ "$(driver "$f")" = "$(cat "/run/bare-$f")" ]
+        read -r was <"/run/bare-$f"
+        bound "$f" "$was" || echo "$f" >"$pci/drivers_probe"
+        bound "$f" "$was"
         echo >"$pci/devices/$f/driver_override"
     done
     ;;

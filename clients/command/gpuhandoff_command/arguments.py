@@ -80,7 +80,6 @@ def parser() -> argparse.ArgumentParser:
     reclaim = add("reclaim", "take a GPU back")
     _gpu(reclaim)
     reclaim.add_argument("--evict-guest", action="store_true", help="end the virtual machine that still has it")
-    reclaim.add_argument("--timeout", type=seconds, metavar="SECONDS", help="give up after so many seconds")
     _no_wait(reclaim)
     run = add("run", "lend a GPU for as long as a command runs")
     run.add_argument("--gpu", default="", type=text, metavar="ADDRESS", help="PCI address, such as 01:00.0")

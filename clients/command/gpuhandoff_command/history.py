@@ -21,7 +21,12 @@ _OUTCOMES = {
     "interrupted": ("failed", "interrupted", "bad"),
 }
 """Sign, words, colour."""
-_WHY = {"lease-ended": "the lease ended"}
+_WHY = {
+    "lease-ended": "the lease ended",
+    "guest-ended": "the guest ended",
+    "guest-missing": "no guest came",
+    "unstuck": "what it waited for is gone",
+}
 _PHASES = {"done": ("done", "good"), "undone": ("undone", "warn")}
 _TOLD_BY_OUTCOME = {"The job was cancelled. Everything was put back as it was."}
 _INDENT = "    "

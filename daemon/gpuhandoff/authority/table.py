@@ -38,7 +38,7 @@ METHODS: Mapping[tuple[str, str], Rule] = {
     (MANAGER_INTERFACE, "Handoff"): Rule.REQUEST,
     (MANAGER_INTERFACE, "Reclaim"): Rule.REQUEST,
     (MANAGER_INTERFACE, "Status"): Rule.STATUS,
-    (MANAGER_INTERFACE, "Plan"): Rule.STATUS,
+    (MANAGER_INTERFACE, "Plan"): Rule.INSPECT,
     (MANAGER_INTERFACE, "Holders"): Rule.INSPECT,
     (MANAGER_INTERFACE, "History"): Rule.INSPECT,
     (MANAGER_INTERFACE, "Report"): Rule.INSPECT,
@@ -49,10 +49,13 @@ METHODS: Mapping[tuple[str, str], Rule] = {
 
 
 def request_actions(request: Request) -> tuple[str, ...]:
-    """Return the polkit actions that a request needs, all of them. They follow from its options alone, before any survey."""
+    """Return the polkit actions that a request needs, all of them. They follow from its options alone, before any survey.
+
+    A dry run changes nothing, but says who has the GPU open, as Plan does.
+    """
     options = request.options
     if options.dry_run:
-        return (ACTION_STATUS,)
+        return (ACTION_INSPECT,)
     terminate = options.holders is HolderPolicy.TERMINATE
     if request.operation is Operation.RECLAIM:
         return (ACTION_RECLAIM, ACTION_EVICT_GUEST) if terminate else (ACTION_RECLAIM,)

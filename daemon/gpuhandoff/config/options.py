@@ -44,7 +44,8 @@ OPTIONS: dict[str, OptionKind] = {
     "dry-run": OptionKind("b", values.truth, configurable=False),
     "interactive": OptionKind("b", values.truth, configurable=False),
 }
-RECLAIM_OPTIONS = frozenset({"wait", "timeout", "dry-run", "interactive", "holders"})
+RECLAIM_OPTIONS = frozenset({"wait", "dry-run", "interactive", "holders"})
+"""No timeout: what undoes is never stopped half-way."""
 
 _TYPES = {"b": "a boolean (b)", "s": "a string (s)", "t": "a 64-bit number (t)", "u": "a 32-bit number (u)"}
 

@@ -24,6 +24,8 @@ class Logins:
 
     def __init__(self, bus: Bus) -> None:
         self._bus = bus
+        self._met = False
+        """Whether logind was there once: then its absence does not say that nobody is logged in."""
 
     async def sessions(self) -> tuple[Session, ...]:
         """Return every session; none when there is no logind. One that ends meanwhile is left out.
@@ -33,9 +35,10 @@ class Logins:
         try:
             (listed,) = await self._bus.call(NAME, PATH, MANAGER, "ListSessions")
         except RemoteError as error:
-            if error.name != SERVICE_UNKNOWN:
+            if error.name != SERVICE_UNKNOWN or self._met:
                 raise
             return ()
+        self._met = True
         found = await asyncio.gather(*(self._session(entry) for entry in listed))
         return tuple(session for session in found if session is not None)
 

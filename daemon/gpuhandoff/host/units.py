@@ -33,6 +33,8 @@ class Units:
     def __init__(self, bus: Bus) -> None:
         self._bus = bus
         self._subscribed = False
+        self._met = False
+        """Whether systemd was there once: then its absence does not say that nothing runs."""
 
     async def unit(self, name: str) -> Unit | None:
         """Return a loaded unit, under its own name where `name` is an alias; None when it is not loaded.
@@ -43,9 +45,10 @@ class Units:
             path = await self._path(name)
             (properties,) = await self._bus.call(NAME, path, PROPERTIES, "GetAll", "s", (UNIT,))
         except RemoteError as error:
-            if error.name in {NO_SUCH_UNIT, SERVICE_UNKNOWN}:
+            if error.name == NO_SUCH_UNIT or (error.name == SERVICE_UNKNOWN and not self._met):
                 return None
             raise
+        self._met = True
         return Unit(str(properties["Id"].value), str(properties["ActiveState"].value), str(properties["SubState"].value))
 
     async def version(self) -> str:

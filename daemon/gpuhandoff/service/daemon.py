@@ -50,6 +50,8 @@ class Setting:
     """Where history is kept; None keeps it for as long as the daemon runs."""
     archive: Archive = field(default_factory=NoArchive)
     """For support reports."""
+    announce: Callable[[str], None] = lambda _: None
+    """Told in one line where the GPUs are, whenever that changes."""
 
 
 class Daemon:
@@ -58,6 +60,7 @@ class Daemon:
     def __init__(self, setting: Setting) -> None:
         self._setting = setting
         self._configuration = setting.load_configuration()
+        self._announced = ""
         bus, host = setting.bus, setting.host
         self._journals = JournalDirectory(setting.runtime_directory)
         self._tree = ObjectTree(bus)
@@ -151,10 +154,7 @@ class Daemon:
 
     def summary(self) -> str:
         """Return one line for the service manager's STATUS."""
-        return (
-            ", ".join(f"{gpu.address} {self.fleet.standing(gpu.address).state}" for gpu in self.fleet.world.gpus)
-            or "no GPU found"
-        )
+        return ", ".join(f"{gpu} {standing.state}" for gpu, standing in self.fleet.standings()) or "no GPU found"
 
     def _recover(self, gpu: PciAddress) -> None:
         """Take over or undo an earlier daemon's journal, as a job, so that nobody else works on that GPU meanwhile."""
@@ -183,6 +183,10 @@ class Daemon:
     def _on_gpu(self, gpu: PciAddress) -> None:
         self._guests.look(gpu)
         self._rescues.look(gpu)
+        summary = self.summary()
+        if summary != self._announced:
+            self._announced = summary
+            self._setting.announce(summary)
 
     def _name_of(self, gpu: PciAddress) -> str:
         found = self.fleet.world.gpu(gpu)

@@ -23,6 +23,9 @@ from gpuhandoff.transaction.state import Standing, derive
 
 log = logging.getLogger(__name__)
 
+PATIENCE = 5.0
+"""Seconds after a survey that failed."""
+
 Running = Callable[[PciAddress], tuple[Operation, str] | None]
 """Tells the operation and the object path of the job that works on a GPU."""
 
@@ -49,6 +52,7 @@ class Fleet:
         self._standings: dict[PciAddress, Standing] = {}
         self._unsubscribe: Callable[[], None] | None = None
         self._stale = asyncio.Event()
+        self._turn = asyncio.Lock()
         self._watches: dict[str, Callable[[], None]] = {}
         self._surveyor: asyncio.Task[None] | None = None
 
@@ -59,9 +63,9 @@ class Fleet:
             raise RuntimeError("the first survey has not been made")
         return self._world
 
-    def standing(self, gpu: PciAddress) -> Standing:
-        """Return where a GPU is."""
-        return self._standings[gpu]
+    def standings(self) -> list[tuple[PciAddress, Standing]]:
+        """Return where every GPU is."""
+        return sorted(self._standings.items(), key=lambda one: one[0])
 
     def away(self) -> list[PciAddress]:
         """Return the GPUs that have an open journal."""
@@ -87,7 +91,11 @@ class Fleet:
             await asyncio.gather(self._surveyor, return_exceptions=True)
 
     async def survey(self, *, with_processes: bool = False) -> World:
-        """Look at the whole machine and publish what changed."""
+        """Look at the whole machine and publish what changed; one look at a time: an older never replaces a newer."""
+        async with self._turn:
+            return await self._survey(with_processes=with_processes)
+
+    async def _survey(self, *, with_processes: bool) -> World:
         self._stale.clear()
         world = await survey(self._host, self._services, with_processes=with_processes)
         gone = {gpu.address for gpu in self._world.gpus} - {gpu.address for gpu in world.gpus} if self._world else set()
@@ -107,7 +115,8 @@ class Fleet:
         try:
             await self.survey()
         except (OSError, RemoteError) as error:
-            log.warning("the survey failed: %s", error)
+            log.warning("the survey failed, looking again in %g s: %s", PATIENCE, error)
+            asyncio.get_running_loop().call_later(PATIENCE, self._stale.set)
 
     def refresh(self, address: PciAddress) -> None:
         """Derive the state of one GPU again and publish what changed."""
@@ -157,6 +166,7 @@ class Fleet:
             self._watches.pop(node)()
         for node in nodes - set(self._watches):
             self._watches[node] = self._host.openings.watch(node, self._stale.set)
+            self._stale.set()  # it may have been opened since it was looked at
 
     def _on_uevent(self, event: Uevent) -> None:
         if event.action in {"bind", "unbind"} and event.subsystem == "pci":
@@ -191,11 +201,12 @@ class Fleet:
         if self._world is None:
             return
         known = {function.address: function.driver for gpu in self._world.gpus for function in gpu.functions}
-        for function in (function for gpu in seen.gpus for function in gpu.functions):
+        for card, function in ((gpu, function) for gpu in seen.gpus for function in gpu.functions):
             before = known.get(function.address, function.driver)
             if before != function.driver:
                 old, new = before or "", function.driver or ""
-                log.info("%s: driver %s -> %s", function.address, old or "none", new or "none")
+                fields = {"GPU": str(card.address)}
+                log.info("%s: driver %s -> %s", function.address, old or "none", new or "none", extra=fields)
                 self._tree.emit(MANAGER_PATH, MANAGER_INTERFACE, "DriverChanged", str(function.address), old, new)
 
     async def _follow(self) -> None:

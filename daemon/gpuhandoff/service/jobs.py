@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import asyncio
 import itertools
+import logging
 import time
 from collections.abc import Awaitable, Callable
+from dataclasses import replace
 
 from gpuhandoff.errors import (
     BusyError,
@@ -19,10 +21,12 @@ from gpuhandoff.errors import (
 from gpuhandoff.history.course import Course
 from gpuhandoff.messages import RemoteError
 from gpuhandoff.model.address import PciAddress
-from gpuhandoff.model.request import Operation, Request
+from gpuhandoff.model.request import Operation, Request, Why
 from gpuhandoff.names import JOB_INTERFACE, JOB_PATH_PREFIX, MANAGER_INTERFACE, MANAGER_PATH
 from gpuhandoff.service.objects import ObjectTree
 from gpuhandoff.service.paths import gpu_path
+
+log = logging.getLogger(__name__)
 
 KEPT = 60.0
 """Seconds that an ended job's object stays readable."""
@@ -48,6 +52,15 @@ class Job:
         self.course = Course()
         self.finished = asyncio.Event()
         self.task: asyncio.Task[None] | None = None
+
+    def joined_by(self, request: Request) -> bool:
+        """Tell whether this job does all that another request asks for, so that its caller can wait for it."""
+        own = self.request
+        if own.operation is not request.operation:
+            return False
+        if own.operation is Operation.HANDOFF and (self.undoing or (request.options.lease and own.sender != request.sender)):
+            return False
+        return replace(own.options, wait=True, interactive=False) == replace(request.options, wait=True, interactive=False)
 
     @property
     def cancelable(self) -> bool:
@@ -91,6 +104,12 @@ class Jobs:
         """Whether any job runs."""
         return bool(self._running)
 
+    async def recovered(self, gpu: PciAddress) -> None:
+        """Wait until this daemon has dealt with what an earlier one left of a GPU."""
+        job = self._running.get(gpu)
+        if job is not None and job.request.why is Why.RECOVERY:
+            await job.finished.wait()
+
     def find(self, path: str) -> Job:
         """Return the job at an object path, or raise NotFoundError."""
         job = self._known.get(path)
@@ -102,9 +121,7 @@ class Jobs:
         """Start `work` as a job on `gpu`; the same request joins the job that runs already, another one is Busy."""
         running = self._running.get(gpu)
         if running is not None:
-            if running.request.operation is request.operation and not (
-                running.undoing and request.operation is Operation.HANDOFF
-            ):
+            if running.joined_by(request):
                 return running
             raise BusyError(
                 f"{gpu} is busy with a {running.request.operation} ({running.step or 'starting'}). Wait for its end, "
@@ -173,6 +190,13 @@ class Jobs:
             job.result = _result(job, problem)
         except RemoteError as error:
             job.problem = UnsupportedError(f"Nothing was changed: a service of the host did not answer ({error.message}).")
+            job.result = "failed"
+        except OSError as error:
+            job.problem = UnsupportedError(f"Nothing was changed: the machine could not be looked at ({error}).")
+            job.result = "failed"
+        except Exception as error:
+            log.exception("job %d failed", job.number, extra={"GPU": str(job.gpu), "JOB": job.number})
+            job.problem = ProblemError(f"An internal error ({type(error).__name__}); the daemon's log has the details.")
             job.result = "failed"
         finally:
             self._end(job)

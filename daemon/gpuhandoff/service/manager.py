@@ -8,11 +8,11 @@ from gpuhandoff.authority.gate import Gate
 from gpuhandoff.authority.table import request_actions
 from gpuhandoff.config import Configuration
 from gpuhandoff.config.options import RECLAIM_OPTIONS, parse_options
-from gpuhandoff.errors import InvalidArgsError
-from gpuhandoff.messages import Body, Call, Variant
+from gpuhandoff.errors import InvalidArgsError, UnsupportedError
+from gpuhandoff.messages import Body, Call, RemoteError, Variant
 from gpuhandoff.model.address import PciAddress
 from gpuhandoff.model.request import Operation, Options, Request
-from gpuhandoff.model.world import Gpu
+from gpuhandoff.model.world import Gpu, World
 from gpuhandoff.names import (
     ACTION_INHIBIT,
     ACTION_INSPECT,
@@ -90,8 +90,8 @@ class Manager:
         if direction not in set(Operation):
             raise InvalidArgsError("direction: handoff or reclaim is expected.")
         _, request = self._request(call, Operation(direction), gpu_text, given)
-        await self._allow(call, (ACTION_STATUS,))
-        world = await self._fleet.survey(with_processes=request.options.quiet)
+        await self._allow(call, (ACTION_INSPECT,))
+        world = await self._look(with_processes=request.options.quiet)
         gpu = choose(world, request.operation, request.gpu, self._fleet.away())
         record = self._journals.record(gpu.address)
         if request.operation is Operation.RECLAIM and record is not None:
@@ -103,7 +103,7 @@ class Manager:
         """Tell who has a GPU open."""
         address = parse_address(call.body[0])
         await self._allow(call, (ACTION_INSPECT,))
-        world = await self._fleet.survey()
+        world = await self._look()
         gpu = choose(world, Operation.HANDOFF, address, self._fleet.away())
         return ([holder_report(holder) for holder in gpu.holders],)
 
@@ -143,12 +143,20 @@ class Manager:
             call.sender, request_actions(request), self._details(request), interactive=request.interactive
         )
         uid = await self._gate.uid(call.sender)
+        await self._jobs.recovered(gpu.address)
         job = self._moves.start(request, gpu.address, uid)
         if request.options.lease:
             await self._leases.hold(call.sender, job.gpu)
         if request.options.wait:
             await self._ended(job)
         return (job.path,)
+
+    async def _look(self, *, with_processes: bool = False) -> World:
+        """Survey for a caller, who must not take another service's refusal for ours."""
+        try:
+            return await self._fleet.survey(with_processes=with_processes)
+        except (OSError, RemoteError) as error:
+            raise UnsupportedError(f"The machine cannot be looked at: {getattr(error, 'message', error)}.") from error
 
     async def _ended(self, job: Job) -> None:
         await job.finished.wait()

@@ -142,7 +142,7 @@ class Moves:
             if plan is None:
                 await self._runner.undo(job.gpu, str(job.request.why), self.observer(job))
             else:
-                terms = Terms(boot_id=world.boot_id, job=job.number, timeout=options.timeout)
+                terms = Terms(boot_id=world.boot_id, job=job.number)
                 await self._runner.run(plan, terms, self.observer(job))
         finally:
             await self._fleet.look_again()
@@ -155,7 +155,7 @@ class Moves:
                 f"{gpu.address} ({gpu.name}) is with a virtual machine: {guest.name} (pid {guest.pid}) has it open. Shut "
                 "that machine down first, or allow it to be ended with the option holders=terminate."
             )
-        log.warning("ending %s (pid %d), which has %s", guest.name, guest.pid, gpu.address)
+        log.warning("ending %s (pid %d), which has %s", guest.name, guest.pid, gpu.address, extra={"GPU": str(gpu.address)})
         for number in (signal.SIGTERM, signal.SIGKILL):
             self._host.processes.signal(guest, number)
             if await self._host.processes.ended([guest], timeout=EVICTION_GRACE):

@@ -27,6 +27,11 @@ def ready(status: str) -> None:
     daemon.notify(f"READY=1\nSTATUS={status}")
 
 
+def status(text: str) -> None:
+    """Tell the service manager where the GPUs are: what `systemctl status` shows."""
+    daemon.notify(f"STATUS={text}")
+
+
 def stopping() -> None:
     """Tell the service manager that the end has begun."""
     daemon.notify("STOPPING=1")

@@ -141,9 +141,9 @@ def _versions() -> dict[str, Any]:
 
 
 def _journals(directory: Path) -> dict[str, list[Any]]:
-    """Return the lines of every open journal, those that are whole as JSON."""
+    """Return the lines of every open journal, and of those set aside; those that are whole as JSON."""
     found = {}
-    for path in sorted(directory.glob("*.journal")):
+    for path in sorted([*directory.glob("*.journal"), *directory.glob("*.unreadable")]):
         with path.open("rb") as file:
             lines = file.read(JOURNAL).decode(errors="replace").splitlines()
         found[path.name] = [_parsed(line) for line in lines]

@@ -62,6 +62,7 @@ async def run_system(workshop: Workshop, *, configuration: Path) -> int:
         lambda: load(configuration, configuration.parent / "conf.d"),
         Path(names.STATE_DIRECTORY),
         MachineArchive(recent.lines),
+        readiness.status,
     )
     watchdog = asyncio.create_task(readiness.keep_watchdog())
     try:

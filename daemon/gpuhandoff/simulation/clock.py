@@ -52,7 +52,8 @@ class VirtualTimeLoop(asyncio.SelectorEventLoop):
 
     def create_task(self, coro: Any, **named: Any) -> asyncio.Task[Any]:
         """Make a task of the life in whose context it is made."""
-        context = named.pop("context", None) or copy_context()
+        context = named.pop("context", None)
+        context = copy_context() if context is None else context
         task: asyncio.Task[Any] = super().create_task(coro, context=context, **named)
         life = life_of(context)
         if life is not None:

@@ -19,6 +19,7 @@ from pathlib import Path
 from typing import Any
 
 from gpuhandoff.messages import Bus
+from gpuhandoff.names import BUS_NAME, MANAGER_INTERFACE, MANAGER_PATH
 from gpuhandoff.service.bus import connect
 from gpuhandoff.simulation.daemon import NAME, PATH
 from gpuhandoff.simulation.scenarios import GPU, SCENARIOS
@@ -27,6 +28,9 @@ from gpuhandoff.simulation.snapshot import differences
 READY_SECONDS = 10.0
 SETTLE_SECONDS = 5.0
 """How long the machine may take for what nobody waits for: alice's session, sound."""
+
+LOOK = 0.1
+"""Seconds between looks."""
 
 BUS_CONFIGURATION = """\
 <!DOCTYPE busconfig PUBLIC "-//freedesktop//DTD D-Bus Bus Configuration 1.0//EN"
@@ -51,6 +55,8 @@ class Act:
     story: str
     command: Sequence[str] = ()
     event: str = ""
+    state: str = ""
+    """The GPU's state that the daemon sees after an event."""
     status: int = 0
 
 
@@ -75,10 +81,10 @@ def acts(scenario: str) -> tuple[Act, ...]:
     return (
         Act("Where is the GPU?", ("status",)),
         *LENDING[scenario],
-        Act("A virtual machine starts with the GPU.", event="StartGuest"),
+        Act("A virtual machine starts with the GPU.", event="StartGuest", state="guest"),
         Act("Where is it now?", ("status",)),
         Act("It is not torn away from a running guest.", ("reclaim",), status=REFUSED),
-        Act("The virtual machine is shut down.", event="StopGuest"),
+        Act("The virtual machine is shut down.", event="StopGuest", state="detached"),
         Act("Take it back.", ("reclaim",)),
         Act("And now?", ("status",)),
     )
@@ -104,12 +110,23 @@ class Demo:
         say(f"\n# {act.story}")
         if act.event:
             await self._bus.call(NAME, PATH, NAME, act.event, "s", (GPU,))
-            return True
+            return await self._seen(act.state)
         say(f"$ gpuhandoff {' '.join(act.command)}")
         process = await asyncio.create_subprocess_exec(
-            sys.executable, "-m", "gpuhandoff_command", *act.command, env=self._environment
+            *(sys.executable, "-m", "gpuhandoff_command", *act.command),
+            env=self._environment,
+            stderr=asyncio.subprocess.STDOUT if not sys.stdout.isatty() else None,
         )
         return await process.wait() == act.status
+
+    async def _seen(self, state: str) -> bool:
+        """Look until the daemon has seen what happened."""
+        for _ in range(int(SETTLE_SECONDS / LOOK)):
+            (reply,) = await self._bus.call(BUS_NAME, MANAGER_PATH, MANAGER_INTERFACE, "Status")
+            if reply[GPU].value["state"].value == state:
+                return True
+            await asyncio.sleep(LOOK)
+        return False
 
     async def _compare(self, before: Any) -> int:
         """Look until the machine is as it was, or too much time has passed."""
@@ -117,7 +134,7 @@ class Demo:
         ends = loop.time() + SETTLE_SECONDS
         found = differences(before, await self._snapshot())
         while found and loop.time() < ends:
-            await asyncio.sleep(0.1)
+            await asyncio.sleep(LOOK)
             found = differences(before, await self._snapshot())
         if found:
             say("\nThe machine is not as it was:")

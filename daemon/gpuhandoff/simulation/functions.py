@@ -24,6 +24,7 @@ def add_function(machine: SimulatedMachine, device: PciDevice) -> None:
     for name, value in (("vendor", device.vendor), ("device", device.device)):
         tree.text(f"{path}/{name}", f"0x{value:04x}\n")
     tree.text(f"{path}/class", f"0x{device.pci_class:06x}\n")
+    tree.text(f"{path}/modalias", f"{device.alias}\n")
     tree.text(f"{path}/subsystem_vendor", f"0x{device.subsystem[0]:04x}\n")
     tree.text(f"{path}/subsystem_device", f"0x{device.subsystem[1]:04x}\n")
     if device.is_vga:

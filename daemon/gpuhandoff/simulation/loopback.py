@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import os
 from collections.abc import Callable
 from contextvars import Context, copy_context
 
@@ -20,7 +21,7 @@ from gpuhandoff.messages import (
     Signal,
     Unsubscribe,
 )
-from gpuhandoff.simulation.lives import outside
+from gpuhandoff.simulation.lives import Life, life_of, outside
 from gpuhandoff.simulation.signatures import check
 
 BUS = "org.freedesktop.DBus"
@@ -143,7 +144,8 @@ class LoopbackBus:
         self._context: Context | None = None
         """Where the handler is at home."""
         self._closed = asyncio.Event()
-        self._answers: dict[asyncio.Task[Reply], asyncio.Future[Reply]] = {}
+        self._answers: dict[asyncio.Task[Reply], tuple[asyncio.Future[Reply], Life | None]] = {}
+        """Who waits for what is being answered, and the life that it is."""
 
     @property
     def unique_name(self) -> str:
@@ -226,21 +228,22 @@ class LoopbackBus:
         loop = asyncio.get_running_loop()
         task = loop.create_task(self._handle(self._handler, call), context=self._context.copy())
         answer: asyncio.Future[Reply] = loop.create_future()
-        self._answers[task] = answer
+        self._answers[task] = (answer, life_of())
         task.add_done_callback(self._answered, context=outside())
         return await answer
 
     def _answered(self, task: asyncio.Task[Reply]) -> None:
         """Hand the answer to the caller, or the bus's own when none will come."""
-        answer = self._answers.pop(task, None)
-        problem = (_unanswered() if not task.done() or task.cancelled() else task.exception()) if answer else None
-        if answer is None or answer.done():
+        if task not in self._answers:
             return
-        if problem is None:
+        answer, caller = self._answers.pop(task)
+        problem = _unanswered() if not task.done() or task.cancelled() else task.exception()
+        if answer.done() or (caller is not None and caller.ended):
+            _take_back(task)
+        elif problem is None:
             answer.set_result(task.result())
         else:
             answer.set_exception(problem)
-            answer.exception()  # a caller that died does not ask
 
     async def _handle(self, handler: Handler, call: Call) -> Reply:
         try:
@@ -253,6 +256,13 @@ class LoopbackBus:
         except Exception as error:
             raise RemoteError(ProblemError.name, f"{type(error).__name__} in the handler: {error}") from error
         return reply
+
+
+def _take_back(task: asyncio.Task[Reply]) -> None:
+    """Close the descriptor in an answer that nobody waits for any more, as the bus does."""
+    reply = task.result() if task.done() and not task.cancelled() and task.exception() is None else None
+    if reply is not None and reply.signature == "h":
+        os.close(reply.body[0])
 
 
 def _unanswered() -> RemoteError:

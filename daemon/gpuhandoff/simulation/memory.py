@@ -41,8 +41,8 @@ class Memory:
         tree.text("/proc/meminfo", self._meminfo)
         tree.trigger("/proc/sys/vm/drop_caches", self._drop_caches)
         tree.trigger("/proc/sys/vm/compact_memory", self._compact)
-        tree.text("/proc/sys/vm/nr_hugepages", lambda: f"{self.pages}\n", self._resize)
-        tree.text(f"{HUGEPAGES}/nr_hugepages", lambda: f"{self.pages}\n", self._resize)
+        tree.text("/proc/sys/vm/nr_hugepages", lambda: f"{self.all_pages}\n", self._resize)
+        tree.text(f"{HUGEPAGES}/nr_hugepages", lambda: f"{self.all_pages}\n", self._resize)
         tree.text(f"{HUGEPAGES}/free_hugepages", lambda: f"{max(0, self.pages - self.pages_used)}\n")
         tree.text(f"{HUGEPAGES}/surplus_hugepages", lambda: f"{max(0, self.pages_used - self.pages)}\n")
         tree.text(f"{HUGEPAGES}/resv_hugepages", "0\n")
@@ -53,9 +53,14 @@ class Memory:
             self._add_choice(name)
 
     @property
+    def all_pages(self) -> int:
+        """Huge pages with those that only their users keep: surplus, after a pool has shrunk below them."""
+        return max(self.pages, self.pages_used)
+
+    @property
     def free(self) -> int:
         """MemFree."""
-        return self.total - self.cache - self.anonymous - max(self.pages, self.pages_used) * HUGE
+        return self.total - self.cache - self.anonymous - self.all_pages * HUGE
 
     @property
     def available(self) -> int:
@@ -123,5 +128,5 @@ class Memory:
             "AnonPages": self.anonymous,
         }
         lines = [f"{name}:{size >> 10:>15} kB\n" for name, size in fields.items()]
-        lines.append(f"HugePages_Total:   {self.pages}\nHugePages_Free:    {max(0, self.pages - self.pages_used)}\n")
+        lines.append(f"HugePages_Total:   {self.all_pages}\nHugePages_Free:    {max(0, self.pages - self.pages_used)}\n")
         return "".join((*lines, "Hugepagesize:       2048 kB\n"))

@@ -58,7 +58,7 @@ class Modules:
 
     async def load(self, name: str) -> None:
         """Do what modprobe does: load what it needs, then the module; built in or loaded already is success."""
-        name = name.replace("-", "_")
+        name = self._aliased(name) if ":" in name else name.replace("-", "_")
         module = self.available.get(name)
         if module is None:
             raise failure(errno.ENOENT, f"/lib/modules/{self._machine.kernel_release}/{name}.ko")
@@ -94,6 +94,16 @@ class Modules:
             self._machine.tree.remove(f"/sys/module/{needed}/holders/{name}")
         self._machine.uevents.emit("remove", f"/sys/module/{name}", "module")
         self._machine.waits.wake()
+
+    def _aliased(self, alias: str) -> str:
+        """Return the module that has a device's alias; where NVIDIA's own is installed nouveau is blacklisted."""
+        for device in self._machine.pci.devices.values():
+            if device.alias == alias:
+                for name, module in self.available.items():
+                    spurned = name == "nouveau" and "nvidia" in self.available
+                    if module.driver is not None and not spurned and module.driver(self._machine).matches(device):
+                        return name
+        return alias
 
     def _users(self, name: str) -> list[str]:
         return [other for other in reversed(self.loaded) if name in self.available[other].needs]

@@ -57,6 +57,13 @@ class PciDevice:
         return f"{above}/{self.address}"
 
     @property
+    def alias(self) -> str:
+        """What modules are found by."""
+        numbers = f"v{self.vendor:08X}d{self.device:08X}sv{self.subsystem[0]:08X}sd{self.subsystem[1]:08X}"
+        kind = f"{self.pci_class:06X}"
+        return f"pci:{numbers}bc{kind[:2]}sc{kind[2:4]}i{kind[4:]}"
+
+    @property
     def is_vga(self) -> bool:
         """Whether it is a VGA-compatible controller; a 3D controller (0302) is not (kernel.md 2)."""
         return self.pci_class == VGA

@@ -6,7 +6,7 @@ import contextlib
 import logging
 from typing import Any
 
-from gpuhandoff.errors import UnsupportedError
+from gpuhandoff.errors import RolledBackError, UnsupportedError
 from gpuhandoff.host import Host
 from gpuhandoff.model.plan import Json
 from gpuhandoff.steps import memory
@@ -70,8 +70,12 @@ class BackGuestMemory:
         wanted = max(saved["pages"], now - saved["added"])
         if now > wanted:
             await host.kernel.write(f"{memory.pool(size)}/nr_hugepages", str(wanted), deadline=DEADLINE)
-            left = memory.pages(host, size) - wanted
-            if left > 0:  # surplus now: the kernel takes them when their user lets go (kernel.md 7)
+            left, surplus = memory.pages(host, size) - wanted, memory.surplus(host, size)
+            if left > surplus:
+                raise RolledBackError(
+                    f"The kernel keeps {left - surplus} huge pages of {size} KiB that it was told to free."
+                )
+            if left > 0:  # the kernel takes them when their user lets go (kernel.md 7)
                 log.warning("%d huge pages of %d KiB are still in use and go when their user does", left, size)
 
     async def holds(self, host: Host, arguments: Json, saved: Json) -> bool:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import errno
 import logging
 from collections.abc import Collection
@@ -25,6 +26,9 @@ NEEDED = ("vfio_pci", "vfio_iommu_type1")
 """vfio_iommu_type1 has to be asked for: its softdep may not fire, and the guest then fails with ENODEV (kernel.md 3)."""
 FAMILY = ("vfio_pci", "vfio_pci_core", "vfio_iommu_type1", "vfio", "iommufd", "irqbypass")
 """What these bring with them, in the order in which it can be removed again."""
+
+PATIENCE = 0.2
+"""Seconds for the last user of a module to let go: references drop shortly after descriptors do."""
 
 log = logging.getLogger(__name__)
 
@@ -95,16 +99,20 @@ async def refuse_guest(host: Host, functions: Collection[str]) -> None:
 
 
 async def _remove_modules(host: Host, names: Collection[str]) -> None:
-    """Remove what was loaded for this GPU alone.
+    """Remove what was loaded for this GPU alone; one that the kernel does not let go stays, and does no harm.
 
     A device that is bound and not open does not keep vfio_pci: delete_module would take it from under another GPU.
     """
     if any(":" in name for name in host.kernel.entries(f"{DRIVERS}/{VFIO_DRIVER}")):
         log.info("other devices are on %s: its modules stay", VFIO_DRIVER)
         return
-    for name in names:
-        if host.kernel.exists(f"/sys/module/{name}"):
-            try:
-                await host.kernel.remove_module(name)
-            except OSError as error:
-                log.info("the module %s stays, it is in use: %s", name, error.strerror)
+    for last in (False, True):
+        for name in names:
+            if host.kernel.exists(f"/sys/module/{name}"):
+                try:
+                    await host.kernel.remove_module(name)
+                except OSError as error:
+                    log.log(logging.INFO if last else logging.DEBUG, "the module %s stays: %s", name, error.strerror)
+        if last or not any(host.kernel.exists(f"/sys/module/{name}") for name in names):
+            return
+        await asyncio.sleep(PATIENCE)

@@ -122,6 +122,9 @@ async def _release(
         await _verify(host, unit, effective)
     if await _cpus(host, unit, "AllowedCPUs") != allowed:
         await _allow(host, unit, allowed)
+        found = await _cpus(host, unit, "AllowedCPUs")
+        if found != allowed:
+            raise RolledBackError(f"{unit} keeps the CPUs {format_cpus(found)}, although systemd says that it was released.")
 
 
 async def _verify(host: Host, unit: str, wanted: frozenset[int]) -> None:
@@ -132,8 +135,10 @@ async def _verify(host: Host, unit: str, wanted: frozenset[int]) -> None:
                 await asyncio.sleep(pause)
                 pause = min(pause * 2, 0.25)
     except TimeoutError:
-        found = format_cpus(await _cpus(host, unit, "EffectiveCPUs"))
+        found = await _cpus(host, unit, "EffectiveCPUs")
+        if found == wanted:  # it was systemd that took its time to say so
+            return
         raise RolledBackError(
-            f"{unit} was told to use the CPUs {format_cpus(wanted)} and uses {found or 'none of its own'}. "
+            f"{unit} was told to use the CPUs {format_cpus(wanted)} and uses {format_cpus(found) or 'none of its own'}. "
             "Is the cpuset controller available?"
         ) from None

@@ -37,3 +37,8 @@ def pool(size_kib: int) -> str:
 def pages(host: Host, size_kib: int) -> int:
     """Return how many static huge pages of this size there are."""
     return int(host.kernel.read(f"{pool(size_kib)}/nr_hugepages"))
+
+
+def surplus(host: Host, size_kib: int) -> int:
+    """Return how many of them are only there until their user lets go."""
+    return int(host.kernel.read(f"{pool(size_kib)}/surplus_hugepages"))

@@ -53,13 +53,15 @@ async def unbind(host: Host, address: str) -> None:
     driver = driver_of(host, address)
     if driver is None:
         return
+    answer = "says that it is done"
     try:
         await host.kernel.write(f"{DRIVERS}/{driver}/unbind", address)
     except OSError as error:
         if error.errno not in {errno.ENODEV, errno.ENOENT}:
             raise
+        answer = f"says: {error.strerror}"
     if not await host.until(lambda: driver_of(host, address) != driver, timeout=SETTLE):
-        raise RolledBackError(f"The kernel took {address} from {driver} and yet shows it bound to it.")
+        raise RolledBackError(f"{address} stays bound to {driver}: told to unbind it, the kernel {answer}.")
 
 
 async def probe(host: Host, address: str, wanted: str) -> None:

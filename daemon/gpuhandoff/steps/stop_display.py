@@ -5,7 +5,7 @@ from __future__ import annotations
 import contextlib
 import logging
 
-from gpuhandoff.errors import InUseError
+from gpuhandoff.errors import InUseError, RolledBackError
 from gpuhandoff.host import Host, OpenNode
 from gpuhandoff.messages import RemoteError
 from gpuhandoff.model.plan import Json
@@ -51,7 +51,7 @@ class StopDisplay:
     async def apply(self, host: Host, arguments: Json, saved: Json) -> None:
         """Stop the display manager, end the sessions, end what of them still has the GPU open."""
         if saved["active"]:
-            await host.units.stop(str(arguments["display_manager"]), timeout=STOP_TIMEOUT)
+            await self._stop(host, str(arguments["display_manager"]))
         await self._end_sessions(host, arguments)
         await self._end_leftovers(host, list(arguments["nodes"]), set(saved["groups"]))
 
@@ -72,12 +72,22 @@ class StopDisplay:
         await end(host, [p for one in holding if [(p := one.process).pid, p.start_time] in saved["compositors"]])
         await host.units.reset_failed(name)
         await host.units.start(name, timeout=START_TIMEOUT)
+        unit = await host.units.unit(name)
+        if unit is not None and not unit.is_active:
+            raise RolledBackError(f"{name} does not run, although systemd says that it was started.")
 
     async def holds(self, host: Host, arguments: Json, saved: Json) -> bool:
         """Tell whether the display manager is stopped."""
         name = str(arguments["display_manager"])
         unit = await host.units.unit(name) if name else None
         return unit is None or not unit.is_active
+
+    async def _stop(self, host: Host, name: str) -> None:
+        """Stop the display manager; while it runs no session is ended, as only its own start brings sessions back."""
+        await host.units.stop(name, timeout=STOP_TIMEOUT)
+        unit = await host.units.unit(name)
+        if unit is not None and unit.active_state == "active":
+            raise RolledBackError(f"{name} runs on, although systemd says that it was stopped.")
 
     async def _end_leftovers(self, host: Host, nodes: list[str], groups: set[str]) -> None:
         """Compositors of Plasma and GNOME run in user@UID.service, which outlives the session (kernel.md fact 12).

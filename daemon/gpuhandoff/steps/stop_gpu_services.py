@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from gpuhandoff.errors import RolledBackError
 from gpuhandoff.host import Host
 from gpuhandoff.model.plan import Json
 
@@ -37,6 +38,9 @@ class StopGpuServices:
             if unit is None or unit.active_state != "active":
                 await host.units.reset_failed(name)
                 await host.units.start(name, timeout=TIMEOUT)
+                unit = await host.units.unit(name)
+                if unit is not None and not unit.is_active:
+                    raise RolledBackError(f"{name} does not run, although systemd says that it was started.")
 
     async def holds(self, host: Host, arguments: Json, saved: Json) -> bool:
         """Tell whether all of them are stopped."""

@@ -77,7 +77,13 @@ class Runner:
             if isinstance(cause, asyncio.CancelledError):
                 _uncancel()
             failure = _failure(cause, terms.timeout)
-            log.warning("%s of %s failed: %s", plan.operation, plan.gpu, failure.message)
+            log.warning(
+                "%s of %s failed: %s",
+                plan.operation,
+                plan.gpu,
+                failure.message,
+                extra={"GPU": str(plan.gpu), "JOB": terms.job},
+            )
             await self._undo(journal, failure.message, observe)
             raise type(failure)(f"{failure.message} {BACK}") from cause
         if plan.operation is Operation.HANDOFF:
@@ -176,15 +182,14 @@ class Runner:
         if step is None:
             raise UnsupportedError(f"this version of gpuhandoff does not know the step {entry.name}")
         host = self._host_for(record.gpu, step)
-        if step.needs_gpu:
-            for one in host.kernel.pending(Purpose(str(record.gpu), CARD)):
-                raise OverdueError(one.operation, one.seconds, one.process, one.state, one.waits_in)
+        for one in host.kernel.pending(_purpose(record.gpu, step)):
+            raise OverdueError(one.operation, one.seconds, one.process, one.state, one.waits_in)
         observe(entry.name, "undo", entry.index + 1, record.steps)
         log.info("undo of %s", entry.name, extra=_fields(record, entry))
         await step.undo(host, entry.arguments, entry.saved)
 
     def _host_for(self, gpu: PciAddress, step: Step) -> Host:
-        return self._host.on_behalf(Purpose(str(gpu), CARD if step.needs_gpu else step.name))
+        return self._host.on_behalf(_purpose(gpu, step))
 
     def _forget(self, journal: Journal, gpu: PciAddress) -> None:
         try:
@@ -202,6 +207,10 @@ class Runner:
             journal.append(**line)
         except OSError as error:
             log.error("the journal cannot be written, undoing all the same: %s", describe(error))
+
+
+def _purpose(gpu: PciAddress, step: Step) -> Purpose:
+    return Purpose(str(gpu), CARD if step.needs_gpu else step.name)
 
 
 def _fields(record: Record, entry: Entry) -> dict[str, object]:

@@ -31,6 +31,7 @@ from gpuhandoff.service.records import Records
 from gpuhandoff.service.rescues import Rescues
 from gpuhandoff.service.support import Support
 from gpuhandoff.steps import make_steps
+from gpuhandoff.survey import read_boot_id
 from gpuhandoff.transaction.journal import JournalDirectory
 from gpuhandoff.transaction.recovery import Recovery
 from gpuhandoff.transaction.runner import Runner
@@ -122,10 +123,10 @@ class Daemon:
         self._records.register()
         self._tree.check()
         self._tree.publish(MANAGER_PATH, MANAGER_INTERFACE, self._properties())
+        boot_id = read_boot_id(self._setting.host)
+        found = self._recovery.found(boot_id)  # what says nothing about this boot is gone before anything is derived from it
         await self.fleet.start()
-        boot_id = self.fleet.world.boot_id
         await self._chronicle.open(boot_id)
-        found = self._recovery.found(boot_id)
         await self._power.start()
         self._tree.serve()
         await self._setting.bus.request_name(BUS_NAME)

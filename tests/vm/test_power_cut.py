@@ -6,6 +6,8 @@ What it shows is compared with a boot of the same host before which no GPU was m
 from __future__ import annotations
 
 import functools
+import json
+from typing import Any
 
 from tests.vm.bench_host import BenchHost, Snapshot, difference
 from tests.vm.target import strike
@@ -42,6 +44,11 @@ def assert_as_after_any_boot(host: BenchHost, expected: Snapshot) -> None:
     assert host.run("ls -A /run/gpuhandoff").output == ""
 
 
+def newest(host: BenchHost) -> dict[str, Any]:
+    """Return the newest move that history tells of."""
+    return dict(json.loads(host.run("gpuhandoff history --json").output)["moves"][0])
+
+
 def test_while_neither_driver_has_the_gpu(host: BenchHost) -> None:
     expected = booted(host)
     host.restore(BOOTED)
@@ -53,6 +60,8 @@ def test_while_neither_driver_has_the_gpu(host: BenchHost) -> None:
     assert host.snapshot()["journals"] == [f"{host.layout.gpu}.journal"]
     boot(host)
     assert_as_after_any_boot(host, expected)
+    told = newest(host)
+    assert (told["gpu"], told["operation"], told["outcome"]) == (host.layout.gpu, "handoff", "interrupted")
 
 
 def test_while_the_gpu_is_away(dual: BenchHost) -> None:
@@ -62,3 +71,5 @@ def test_while_the_gpu_is_away(dual: BenchHost) -> None:
     assert dual.state() == "detached"
     boot(dual)
     assert_as_after_any_boot(dual, expected)
+    told = newest(dual)
+    assert (told["gpu"], told["operation"], told["outcome"], told["back"]) == (dual.layout.gpu, "handoff", "done", "reboot")

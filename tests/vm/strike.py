@@ -81,7 +81,7 @@ def processes() -> set[str]:
     """Return the pids of the daemon's unit."""
     try:
         return set(Path("/sys/fs/cgroup/system.slice/gpuhandoffd.service/cgroup.procs").read_text().split())
-    except FileNotFoundError:
+    except OSError:  # between two daemons the control group goes and comes: ENOENT, or ENODEV for a file that is open
         return set()
 
 
@@ -151,10 +151,11 @@ def main() -> None:
     lines = said(strace.stderr.read().splitlines())
     os.sched_setaffinity(0, range(os.cpu_count() or 1))
     there = not killed or restarted(earlier)
-    before = json.loads(Path("/root/before.json").read_text())
+    wanted = Path("/root/before.json")
+    before = json.loads(wanted.read_text()) if killed and wanted.exists() else None
     now = snapshot()
     deadline = time.monotonic() + SETTLED
-    while not journal.exists() and now != before and time.monotonic() < deadline:
+    while before is not None and not journal.exists() and now != before and time.monotonic() < deadline:
         now = snapshot()
     restarts = unit("NRestarts")["NRestarts"]
     found = {"killed": killed, "there": there, "restarts": restarts, "errors": errors, "lines": lines, "now": now}

@@ -7,6 +7,8 @@ from __future__ import annotations
 
 import functools
 import json
+import re
+from collections.abc import Iterable
 from typing import Any
 
 from tests.vm.bench_host import BenchHost, Snapshot, difference
@@ -35,6 +37,23 @@ def boot(host: BenchHost) -> None:
 def boot_id(host: BenchHost) -> str:
     """Return what names a boot."""
     return host.run("cat /proc/sys/kernel/random/boot_id").output
+
+
+def unnumbered(snapshot: Snapshot) -> Snapshot:
+    """Return it without the numbers that cards get in the order in which udev's workers load their drivers."""
+    functions = {one: {**shown, "children": _bare(shown["children"].split())} for one, shown in snapshot["pci"].items()}
+    return {
+        **snapshot,
+        "pci": functions,
+        "fb": _bare(snapshot["fb"].splitlines()),
+        "dri": _bare(snapshot["dri"]),
+        "snd": _bare(snapshot["snd"]),
+        "connectors": _bare(f"{name} {status}" for name, status in snapshot["connectors"].items()),
+    }
+
+
+def _bare(names: Iterable[str]) -> list[str]:
+    return sorted(re.sub(r"\d+", "N", name) for name in names)
 
 
 def assert_as_after_any_boot(host: BenchHost, expected: Snapshot) -> None:

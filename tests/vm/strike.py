@@ -154,11 +154,10 @@ def main() -> None:
         return
     os.sched_setaffinity(0, range(os.cpu_count() or 1))
     there = not killed or restarted(earlier)
-    wanted = Path("/root/before.json")
-    before = json.loads(wanted.read_text()) if killed and wanted.exists() else None
+    before = json.loads(Path("/root/before.json").read_text())
     now = snapshot()
     deadline = time.monotonic() + SETTLED
-    while before is not None and not journal.exists() and now != before and time.monotonic() < deadline:
+    while not journal.exists() and now != before and time.monotonic() < deadline:
         now = snapshot()
     restarts = unit("NRestarts")["NRestarts"]
     found = {"killed": killed, "there": there, "restarts": restarts, "errors": errors, "now": now}

@@ -63,13 +63,6 @@ def assert_as_after_any_boot(host: BenchHost, expected: Snapshot) -> None:
     assert host.run("ls -A /run/gpuhandoff").output == ""
 
 
-def unnumbered(seen: Snapshot) -> Snapshot:
-    """Leave out which of two cards is the first: at a boot their drivers race for that."""
-    framebuffers = sorted(line.partition(" ")[2] for line in str(seen["fb"]).splitlines())
-    connectors = sorted(f"{name.partition('-')[2]} {status}" for name, status in seen["connectors"].items())
-    return {**seen, "fb": framebuffers, "connectors": connectors}
-
-
 def newest(host: BenchHost) -> dict[str, Any]:
     """Return the newest move that history tells of."""
     return dict(json.loads(host.run("gpuhandoff history --json").output)["moves"][0])

@@ -136,7 +136,8 @@ class Bench:
 
 
 @pytest.fixture
-def bench(tmp_path: Path) -> Bench:
+def bench(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Bench:
+    monkeypatch.setattr("gpuhandoff.transaction.runner.PAUSE", 0)
     return Bench(tmp_path)
 
 
@@ -331,6 +332,25 @@ async def test_killed_after_any_journal_line_of_a_reclaim(bench: Bench, line: in
     await bench.recover()
     assert bench.effects == set()
     assert bench.journals.addresses() == []
+
+
+@pytest.mark.parametrize("name", NAMES)
+async def test_an_undo_that_is_refused_for_a_moment_is_tried_once_more(bench: Bench, name: str) -> None:
+    await bench.run()
+    refusals: list[BaseException | None] = [OSError(16, "busy")]
+    bench.steps[name].trouble["undo"] = lambda: refusals.pop() if refusals else None
+    await bench.undo()
+    assert [undone for undone in bench.undone() if undone == name] == [name, name]
+    assert bench.effects == set()
+    assert bench.journals.addresses() == []
+
+
+async def test_an_undo_that_hangs_is_not_tried_again(bench: Bench) -> None:
+    await bench.run()
+    bench.steps["bind"].trouble["undo"] = hang(bench, CARD_LANE)
+    with pytest.raises(StuckError):
+        await bench.undo()
+    assert bench.undone().count("bind") == 1
 
 
 async def test_what_ended_with_the_daemon_is_renewed(bench: Bench) -> None:

@@ -10,7 +10,7 @@ from concurrent.futures import Executor
 from contextvars import Context, copy_context
 from typing import Any, TypeVar
 
-from gpuhandoff.simulation.lives import Life, life_of
+from gpuhandoff.simulation.lives import Life, life_of, outside
 
 Result = TypeVar("Result")
 
@@ -73,7 +73,7 @@ class VirtualTimeLoop(asyncio.SelectorEventLoop):
         """Run in a thread and hold the clock meanwhile."""
         future = super().run_in_executor(executor, func, *args)
         self._threads += 1
-        future.add_done_callback(self._thread_done)
+        future.add_done_callback(self._thread_done, context=outside())
         return future
 
     async def shutdown_default_executor(self, *arguments: Any) -> None:

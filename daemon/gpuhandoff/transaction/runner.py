@@ -34,8 +34,11 @@ BACK = "Everything was put back as it was."
 CARD = "card"
 """The lane of all that touches the card."""
 
-EXPECTED = (ProblemError, RemoteError, OverdueError, OSError)
+REFUSALS = (ProblemError, RemoteError, OSError)
+EXPECTED = (*REFUSALS, OverdueError)
 """What steps raise where the cause is known; anything else is a mistake of ours."""
+PAUSE = 1.0
+"""Seconds before an undo that was refused is tried once more: a device that is busy for a moment makes nobody stuck."""
 
 Observer = Callable[[str, str, int, int], None]
 """Told of every phase: step name, phase (apply, done, undo, undone), index from 1, count."""
@@ -186,7 +189,12 @@ class Runner:
             raise OverdueError(one.operation, one.seconds, one.process, one.state, one.waits_in)
         observe(entry.name, "undo", entry.index + 1, record.steps)
         log.info("undo of %s", entry.name, extra=_fields(record, entry))
-        await step.undo(host, entry.arguments, entry.saved)
+        try:
+            await step.undo(host, entry.arguments, entry.saved)
+        except REFUSALS as error:
+            log.info("undo of %s, once more: %s", entry.name, describe(error), extra=_fields(record, entry))
+            await asyncio.sleep(PAUSE)
+            await step.undo(host, entry.arguments, entry.saved)
 
     def _host_for(self, gpu: PciAddress, step: Step) -> Host:
         return self._host.on_behalf(_purpose(gpu, step))

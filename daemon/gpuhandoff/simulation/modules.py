@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import errno
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -42,6 +43,7 @@ class Modules:
         self.available = available
         self.loaded: dict[str, Driver | None] = {}
         """Module and the PCI driver it brought, oldest first."""
+        self._turns: dict[str, asyncio.Lock] = {}
         tree, base = machine.tree, f"/lib/modules/{machine.kernel_release}"
         tree.text("/proc/modules", self._list)
         tree.text(f"{base}/modules.dep", self._dependencies)
@@ -66,6 +68,12 @@ class Modules:
             return
         for needed in module.needs:
             await self.load(needed)
+        async with self._turn(name):
+            if name not in self.loaded:
+                await self._insert(module)
+
+    async def _insert(self, module: Module) -> None:
+        name = module.name
         await self._machine.waits.takes(LOAD_SECONDS)
         driver = module.driver(self._machine) if module.driver else None
         self.loaded[name] = driver
@@ -80,8 +88,14 @@ class Modules:
         """Do what delete_module does: EAGAIN at once while it is used, no timeout once its exit function runs."""
         if name not in self.loaded:
             raise failure(errno.ENOENT, f"/sys/module/{name}")
+        if self._turn(name).locked():
+            raise failure(errno.EBUSY, f"/sys/module/{name}")
         if self.references(name):
             raise failure(errno.EAGAIN, f"/sys/module/{name}")
+        async with self._turn(name):
+            await self._take_out(name)
+
+    async def _take_out(self, name: str) -> None:
         module, driver = self.available[name], self.loaded[name]
         await self._machine.waits.takes(LOAD_SECONDS)
         if module.leaves is not None:
@@ -94,6 +108,10 @@ class Modules:
             self._machine.tree.remove(f"/sys/module/{needed}/holders/{name}")
         self._machine.uevents.emit("remove", f"/sys/module/{name}", "module")
         self._machine.waits.wake()
+
+    def _turn(self, name: str) -> asyncio.Lock:
+        """Whoever loads a module that comes or goes just then waits; whoever removes one is told that it is busy."""
+        return self._turns.setdefault(name, asyncio.Lock())
 
     def _aliased(self, alias: str) -> str:
         """Return the module that has a device's alias; where NVIDIA's own is installed nouveau is blacklisted."""

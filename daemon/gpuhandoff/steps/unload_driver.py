@@ -42,7 +42,13 @@ class UnloadDriver:
         """Remember each function's driver and which of the modules are loaded."""
         drivers = {address: driver_of(host, address) or "" for address in arguments["functions"]}
         modules = [name for name in arguments["modules"] if _loaded(host, name)]
-        return {"drivers": drivers, "modules": modules, "children": _children(host, arguments["functions"])}
+        stack = [name for name in arguments["stack"] if _loaded(host, name)]
+        return {
+            "drivers": drivers,
+            "modules": modules,
+            "stack": stack,
+            "children": _children(host, arguments["functions"]),
+        }
 
     async def apply(self, host: Host, arguments: Json, saved: Json) -> None:
         """Unbind the siblings, remove the modules; without modules unbind the display function."""
@@ -58,14 +64,15 @@ class UnloadDriver:
     async def undo(self, host: Host, arguments: Json, saved: Json) -> None:
         """Load the modules and bind every function to the driver it had, aiming the override at it meanwhile.
 
-        claim-functions then sets the override back as it was.
+        The whole stack, also where it was only unbound: another card of the same driver may have left since, and taken the
+        modules with it. claim-functions then sets the override back as it was.
         """
         display = str(arguments["display"])
         drivers = {address: driver for address, driver in saved["drivers"].items() if driver}
         for address, driver in drivers.items():
             if driver_of(host, address) != driver:
                 await write_override(host, address, driver)
-        for name in reversed(saved["modules"]):
+        for name in reversed(saved["stack"]):
             if not _loaded(host, name):
                 await host.kernel.load_module(name, deadline=LOAD_DEADLINE)
                 if not _loaded(host, name):

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import re
 import shutil
 import tempfile
 from collections.abc import Coroutine
@@ -11,7 +12,7 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 from gpuhandoff import names
-from gpuhandoff.messages import RemoteError, Variant
+from gpuhandoff.messages import NO_REPLY, RemoteError, Variant
 from gpuhandoff.model.world import State
 from gpuhandoff.simulation.clock import VirtualTimeLoop
 from gpuhandoff.simulation.faults import Hang, Operation, before, refuse
@@ -25,6 +26,9 @@ GPUS = (GPU, SECOND_GPU)
 FUNCTIONS = (*GPUS, "0000:01:00.1", "0000:02:00.1")
 UNSETTLED = {State.HANDING_OFF, State.RECLAIMING}
 LAST_TRIES = 6
+_NUMBER = re.compile(
+    r"(?<=card)\d+|(?<=renderD)\d+|(?<=nvidia)\d+|(?<=controlC)\d+|(?<=pcmC)\d+|(?<=hwC)\d+|(?<=i2c-)\d+|^\d+"
+)
 
 
 class World:
@@ -183,7 +187,12 @@ class World:
             return
         began = self.loop.time()
         for gpu in GPUS:
-            status = await self.product.status(gpu)
+            try:
+                status = await self.product.status(gpu)
+            except RemoteError as error:
+                if error.name == NO_REPLY:  # killed while it was asked
+                    return
+                raise
             assert status["state"] in set(State), status
             if status["state"] == State.STUCK:
                 assert "stuck at" in status["reason"] or "journal" in status["reason"], status
@@ -215,7 +224,8 @@ class World:
         if self.foreign:
             await self._tidy_modules()
         await asyncio.sleep(60)
-        assert differences(self.first, self.product.machine.snapshot()) == []
+        left = differences(unnumbered(self.first), unnumbered(self.product.machine.snapshot()))
+        assert not left, left
         assert self.product.journals() == []
 
     def close(self) -> None:
@@ -278,6 +288,19 @@ def options(*, lease: bool, wait: bool, full: bool) -> dict[str, Variant]:
     """Return a handoff's options."""
     chosen = dict(OPTIONS) if full else {"stop-display": OPTIONS["stop-display"]}
     return {**chosen, "lease": Variant("b", lease), "wait": Variant("b", wait)}
+
+
+def unnumbered(snapshot: dict[str, Any]) -> dict[str, Any]:
+    """Leave out the numbers that the kernel gives two cards in the order in which they come back."""
+    numbered = {name: snapshot[name] for name in ("connectors", "nodes", "framebuffers", "consoles", "processes")}
+    return {
+        **snapshot,
+        **{name: sorted(_NUMBER.sub("N", str(one)) for one in _items(seen)) for name, seen in numbered.items()},
+    }
+
+
+def _items(seen: Any) -> list[Any]:
+    return list(seen.items()) if isinstance(seen, dict) else str(seen).splitlines() if isinstance(seen, str) else seen
 
 
 def _is_work(operation: Operation) -> bool:

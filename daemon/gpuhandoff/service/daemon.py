@@ -194,7 +194,8 @@ class Daemon:
             else:
                 await self._chronicle.begin(job)
             try:
-                await self._recovery.recover(gpu, self._moves.observer(job))
+                async with self._moves.turn:
+                    await self._recovery.recover(gpu, self._moves.observer(job))
                 await self._renew_lease(gpu)
             finally:
                 await self.fleet.look_again()

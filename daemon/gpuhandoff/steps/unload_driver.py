@@ -17,7 +17,7 @@ from gpuhandoff.errors import InUseError, RolledBackError
 from gpuhandoff.host import Host
 from gpuhandoff.model.plan import Json
 from gpuhandoff.model.world import VFIO_DRIVER
-from gpuhandoff.steps.pci_function import DEVICES, driver_of, module_of, probe, unbind, write_override
+from gpuhandoff.steps.pci_function import DEVICES, driver_of, probe, unbind, write_override
 
 PATIENCE = 3.0
 """Seconds for the last user of a module to let go: references drop shortly after descriptors do."""
@@ -39,15 +39,16 @@ class UnloadDriver:
     volatile = False
 
     async def capture(self, host: Host, arguments: Json) -> Json:
-        """Remember each function's driver and which of the modules are loaded.
-
-        Modules that stay for another GPU may be gone by the time that this one comes back: `shared` is loaded again then.
-        """
+        """Remember each function's driver and which of the modules are loaded."""
         drivers = {address: driver_of(host, address) or "" for address in arguments["functions"]}
         modules = [name for name in arguments["modules"] if _loaded(host, name)]
-        shared = [] if modules else _with_users(host, module_of(host, str(arguments["display"])))
-        children = _children(host, arguments["functions"])
-        return {"drivers": drivers, "modules": modules, "shared": shared, "children": children}
+        stack = [name for name in arguments["stack"] if _loaded(host, name)]
+        return {
+            "drivers": drivers,
+            "modules": modules,
+            "stack": stack,
+            "children": _children(host, arguments["functions"]),
+        }
 
     async def apply(self, host: Host, arguments: Json, saved: Json) -> None:
         """Unbind the siblings, remove the modules; without modules unbind the display function."""
@@ -63,14 +64,15 @@ class UnloadDriver:
     async def undo(self, host: Host, arguments: Json, saved: Json) -> None:
         """Load the modules and bind every function to the driver it had, aiming the override at it meanwhile.
 
-        claim-functions then sets the override back as it was.
+        The whole stack, also where it was only unbound: another card of the same driver may have left since, and taken the
+        modules with it. claim-functions then sets the override back as it was.
         """
         display = str(arguments["display"])
         drivers = {address: driver for address, driver in saved["drivers"].items() if driver}
         for address, driver in drivers.items():
             if driver_of(host, address) != driver:
                 await write_override(host, address, driver)
-        for name in (*saved.get("shared", ()), *reversed(saved["modules"])):
+        for name in reversed(saved["stack"]):
             if not _loaded(host, name):
                 await host.kernel.load_module(name, deadline=LOAD_DEADLINE)
                 if not _loaded(host, name):
@@ -90,14 +92,6 @@ class UnloadDriver:
 def _loaded(host: Host, name: str) -> bool:
     """A built-in module has a directory too, but nothing counts its users: it is never removed."""
     return host.kernel.exists(f"/sys/module/{name}/refcnt")
-
-
-def _with_users(host: Host, module: str | None) -> list[str]:
-    """Return a module that can be removed, and those that need it, in order of loading."""
-    found = [module] if module is not None and _loaded(host, module) else []
-    for name in found:  # grows while it is walked through
-        found += [user for user in host.kernel.entries(f"/sys/module/{name}/holders") if user not in found]
-    return found
 
 
 def _children(host: Host, functions: Iterable[str]) -> dict[str, list[str]]:

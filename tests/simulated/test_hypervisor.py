@@ -438,10 +438,7 @@ async def test_who_leaves_when_it_is_too_late_to_cancel_leaves_no_gpu_away(
     await asyncio.sleep(0.5)
     await hook.close()
     await asyncio.gather(preparing, return_exceptions=True)
-    while one.journals() or not one.signals:
-        await asyncio.sleep(1)
-    await asyncio.sleep(1)
-    await one.idle()
+    await asyncio.sleep(100)
     unchanged(one, before)
     assert moves(one) == ["done", "done"]
     await one.stop()

@@ -1,5 +1,8 @@
 """Modules: what delete_module refuses and modprobe loads (kernel.md 1.4)."""
 
+import asyncio
+import errno
+
 import pytest
 
 from gpuhandoff.simulation.clock import in_virtual_time
@@ -91,3 +94,13 @@ async def test_loading_brings_what_is_needed_and_shows_the_picture_again() -> No
     await machine.kernel.load_module("nvidia-drm")
     assert {"nvidia", "nvidia_modeset", "nvidia_drm"} <= set(machine.modules.loaded)
     assert machine.kernel.exists("/dev/dri/card1")
+
+
+@in_virtual_time
+async def test_a_module_comes_once_however_many_ask_for_it_and_goes_once() -> None:
+    machine = await igpu_dgpu()
+    await asyncio.gather(*(machine.kernel.load_module("vfio_pci") for _ in range(3)))
+    driver = machine.modules.loaded["vfio_pci"]
+    assert machine.pci.drivers["vfio-pci"] is driver
+    results = await asyncio.gather(*(machine.kernel.remove_module("vfio_pci") for _ in range(3)), return_exceptions=True)
+    assert sorted(str(getattr(one, "errno", "done")) for one in results) == sorted(["done", *[str(errno.EBUSY)] * 2])

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import contextlib
 import errno
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
@@ -42,6 +43,8 @@ class Modules:
         self.available = available
         self.loaded: dict[str, Driver | None] = {}
         """Module and the PCI driver it brought, oldest first."""
+        self._changing: set[str] = set()
+        """Coming or going at this moment."""
         tree, base = machine.tree, f"/lib/modules/{machine.kernel_release}"
         tree.text("/proc/modules", self._list)
         tree.text(f"{base}/modules.dep", self._dependencies)
@@ -62,10 +65,18 @@ class Modules:
         module = self.available.get(name)
         if module is None:
             raise failure(errno.ENOENT, f"/lib/modules/{self._machine.kernel_release}/{name}.ko")
-        if module.builtin or name in self.loaded:
+        if module.builtin or (name in self.loaded and name not in self._changing):
             return
         for needed in module.needs:
             await self.load(needed)
+        await self._machine.waits.until(lambda: name not in self._changing, "load_module")
+        if name in self.loaded:
+            return
+        with self._change(name):
+            await self._load(module)
+
+    async def _load(self, module: Module) -> None:
+        name = module.name
         await self._machine.waits.takes(LOAD_SECONDS)
         driver = module.driver(self._machine) if module.driver else None
         self.loaded[name] = driver
@@ -82,6 +93,22 @@ class Modules:
             raise failure(errno.ENOENT, f"/sys/module/{name}")
         if self.references(name):
             raise failure(errno.EAGAIN, f"/sys/module/{name}")
+        if name in self._changing:
+            raise failure(errno.EBUSY, f"/sys/module/{name}")
+        with self._change(name):
+            await self._remove(name)
+
+    @contextlib.contextmanager
+    def _change(self, name: str) -> Iterator[None]:
+        """Keep others from loading or removing the same module meanwhile."""
+        self._changing.add(name)
+        try:
+            yield
+        finally:
+            self._changing.discard(name)
+            self._machine.waits.wake()
+
+    async def _remove(self, name: str) -> None:
         module, driver = self.available[name], self.loaded[name]
         await self._machine.waits.takes(LOAD_SECONDS)
         if module.leaves is not None:

@@ -104,3 +104,17 @@ async def test_without_a_store_the_next_daemon_takes_the_inhibitor_again(tmp_pat
     await asyncio.sleep(1)
     assert inhibitors(one) == [BLOCK]
     await one.stop()
+
+
+@in_virtual_time
+async def test_an_inhibitor_that_no_journal_speaks_of_is_let_go(tmp_path: Path) -> None:
+    """The daemon was killed when it had told the service manager, which had not listened yet."""
+    one = await product(tmp_path)
+    await one.handoff(GPU)
+    await one.stop()
+    (tmp_path / f"{GPU}.journal").unlink()
+    assert inhibitors(one) == [BLOCK]
+    await one.start_daemon()
+    await asyncio.sleep(1)
+    assert (inhibitors(one), one.machine.descriptors.kept) == ([], {})
+    await one.stop()

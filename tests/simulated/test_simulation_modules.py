@@ -6,7 +6,7 @@ import errno
 import pytest
 
 from gpuhandoff.simulation.clock import in_virtual_time
-from gpuhandoff.simulation.scenarios import INTEL_GPU, igpu_dgpu, single_amd, single_nvidia
+from gpuhandoff.simulation.scenarios import INTEL_GPU, igpu_dgpu, single_amd, single_nvidia, twin
 
 ONBOARD_AUDIO = "0000:00:1f.3"
 
@@ -97,10 +97,18 @@ async def test_loading_brings_what_is_needed_and_shows_the_picture_again() -> No
 
 
 @in_virtual_time
-async def test_a_module_comes_once_however_many_ask_for_it_and_goes_once() -> None:
-    machine = await igpu_dgpu()
-    await asyncio.gather(*(machine.kernel.load_module("vfio_pci") for _ in range(3)))
-    driver = machine.modules.loaded["vfio_pci"]
-    assert machine.pci.drivers["vfio-pci"] is driver
-    results = await asyncio.gather(*(machine.kernel.remove_module("vfio_pci") for _ in range(3)), return_exceptions=True)
-    assert sorted(str(getattr(one, "errno", "done")) for one in results) == sorted(["done", *[str(errno.EBUSY)] * 2])
+async def test_two_who_load_the_same_module_at_once_get_one_module() -> None:
+    machine = await twin()
+    await asyncio.gather(machine.kernel.load_module("vfio_pci"), machine.kernel.load_module("vfio_pci"))
+    function = "0000:02:00.1"
+    await machine.kernel.write(f"/sys/bus/pci/devices/{function}/driver_override", "vfio-pci")
+    await machine.kernel.write("/sys/bus/pci/drivers/snd_hda_intel/unbind", function)
+    await machine.kernel.write("/sys/bus/pci/drivers_probe", function)
+    await machine.kernel.load_module("vfio_pci")
+    await machine.kernel.write("/sys/bus/pci/drivers/vfio-pci/unbind", function)
+    first, second = await asyncio.gather(
+        machine.kernel.remove_module("vfio_pci"), machine.kernel.remove_module("vfio_pci"), return_exceptions=True
+    )
+    assert first is None
+    assert isinstance(second, OSError)
+    assert second.errno == errno.EBUSY

@@ -59,23 +59,15 @@ def latency(host: BenchHost) -> float:
 
 
 def test_a_hanging_unbind_is_reported_and_ends_by_itself(dual: BenchHost) -> None:
+    dual.run("timeout 100 busctl --system monitor --json=short --match=type=error </dev/null >/tmp/errors 2>&1 &")
     hang = Hang(dual)
     done = hang.handoff()
     assert done.status == 1
     assert_names_the_cause(done.errors, hang)
+    dual.wait_for("grep -q org.gpuhandoff.Error.Stuck /tmp/errors")
     status = dual.status()
     assert status["state"] == "stuck"
     assert_names_the_cause(status["reason"], hang)
-    hang.close()
-    assert_comes_back_by_itself(dual, hang.before)
-
-
-def test_the_error_has_its_name(dual: BenchHost) -> None:
-    """Which a person's busctl does not show."""
-    hang = Hang(dual)
-    dual.run("timeout 60 busctl --system monitor --json=short --match='type=error' > /tmp/errors 2>&1 &")
-    hang.handoff()
-    dual.wait_for("grep -q org.gpuhandoff.Error.Stuck /tmp/errors")
     hang.close()
     assert_comes_back_by_itself(dual, hang.before)
 

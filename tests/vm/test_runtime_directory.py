@@ -70,6 +70,20 @@ def test_a_reclaim_with_a_read_only_directory(dual: BenchHost) -> None:
     assert difference(before, dual.snapshot()) == []
 
 
+def test_a_journal_that_nobody_can_read(dual: BenchHost) -> None:
+    """It is set aside. Reclaim gives the card back all the same; the vfio modules stay, nobody knows whose they are."""
+    dual.run("modprobe -a vfio_pci vfio_iommu_type1")
+    before = dual.snapshot()
+    dual.handoff()
+    dual.run(f"head -c 3000 /dev/urandom > /run/gpuhandoff/{dual.layout.gpu}.journal")
+    dual.next_daemon(KILL)
+    assert (dual.state(), "set aside" in dual.status()["reason"]) == ("detached", True)
+    dual.reclaim()
+    assert dual.state() == "host"
+    dual.run(f"rm /run/gpuhandoff/{dual.layout.gpu}.unreadable")
+    assert difference(before, dual.snapshot()) == []
+
+
 @pytest.mark.parametrize("member", ["Handoff", "Reclaim"])
 @pytest.mark.parametrize(("moment", "error"), [("full", "ENOSPC"), ("broken", "EIO")])
 def test_from_each_line_on_the_journal_cannot_be_kept(dual: BenchHost, member: str, moment: str, error: str) -> None:

@@ -31,3 +31,10 @@ class MachineDescriptors:
     def inherited(self, name: str) -> int | None:
         """Return what an earlier daemon had kept."""
         return self._inherited.pop(name, None)
+
+    def forget(self) -> None:
+        """Let go of the rest."""
+        while self._inherited:
+            name, descriptor = self._inherited.popitem()
+            self.drop(name)
+            os.close(descriptor)

@@ -172,6 +172,9 @@ class Descriptors(Protocol):
     def inherited(self, name: str) -> int | None:
         """Return the descriptor that an earlier daemon had kept under a name, once; it is the caller's from then on."""
 
+    def forget(self) -> None:
+        """Let go of all that was inherited and nobody has asked for."""
+
 
 class Openings(Protocol):
     """Who opens and closes device nodes, as events."""

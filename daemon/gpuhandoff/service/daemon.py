@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -13,7 +13,7 @@ from gpuhandoff.authority.gate import Gate
 from gpuhandoff.config import Configuration, ConfigurationError
 from gpuhandoff.host import Host
 from gpuhandoff.host.archive import Archive, NoArchive
-from gpuhandoff.messages import Bus, RemoteError
+from gpuhandoff.messages import Bus
 from gpuhandoff.model.address import PciAddress
 from gpuhandoff.model.request import Operation, Options, Request, Why
 from gpuhandoff.names import API_VERSION, BUS_NAME, MANAGER_INTERFACE, MANAGER_PATH
@@ -25,12 +25,13 @@ from gpuhandoff.service.jobs import Job, Jobs
 from gpuhandoff.service.leases import Leases
 from gpuhandoff.service.manager import Manager
 from gpuhandoff.service.moves import Moves
-from gpuhandoff.service.objects import ApiMismatchError, ObjectTree
+from gpuhandoff.service.objects import ObjectTree
 from gpuhandoff.service.power import Power
 from gpuhandoff.service.records import Records
 from gpuhandoff.service.rescues import Rescues
 from gpuhandoff.service.support import Support
 from gpuhandoff.steps import make_steps
+from gpuhandoff.survey import read_boot_id
 from gpuhandoff.transaction.journal import JournalDirectory
 from gpuhandoff.transaction.recovery import Recovery
 from gpuhandoff.transaction.runner import Runner
@@ -61,6 +62,7 @@ class Daemon:
         self._setting = setting
         self._configuration = setting.load_configuration()
         self._announced = ""
+        self._tidy: asyncio.Task[None] | None = None
         bus, host = setting.bus, setting.host
         self._journals = JournalDirectory(setting.runtime_directory)
         self._tree = ObjectTree(bus)
@@ -122,18 +124,21 @@ class Daemon:
         self._records.register()
         self._tree.check()
         self._tree.publish(MANAGER_PATH, MANAGER_INTERFACE, self._properties())
+        boot_id = read_boot_id(self._setting.host)
+        found = self._recovery.found(boot_id)  # what says nothing about this boot is gone before anything is derived from it
         await self.fleet.start()
-        boot_id = self.fleet.world.boot_id
         await self._chronicle.open(boot_id)
-        found = self._recovery.found(boot_id)
         await self._power.start()
         self._tree.serve()
         await self._setting.bus.request_name(BUS_NAME)
-        for gpu in found:
-            self._recover(gpu)
+        jobs = [self._recover(gpu) for gpu in found]
+        self._tidy = asyncio.create_task(self._forget_descriptors(jobs), name="what nobody has inherited")
 
     async def stop(self) -> None:
         """Finish or roll back what runs, and leave. GPUs that are away stay away."""
+        if self._tidy is not None:
+            self._tidy.cancel()
+            await asyncio.gather(self._tidy, return_exceptions=True)
         await self._guests.stop()
         await self._rescues.stop()
         await self.jobs.settle()
@@ -156,7 +161,13 @@ class Daemon:
         """Return one line for the service manager's STATUS."""
         return ", ".join(f"{gpu} {standing.state}" for gpu, standing in self.fleet.standings()) or "no GPU found"
 
-    def _recover(self, gpu: PciAddress) -> None:
+    async def _forget_descriptors(self, recoveries: Sequence[Job]) -> None:
+        """Close what an earlier daemon had kept for a journal that is gone: an inhibitor would outlast its GPU."""
+        for job in recoveries:
+            await job.finished.wait()
+        self._setting.host.descriptors.forget()
+
+    def _recover(self, gpu: PciAddress) -> Job:
         """Take over or undo an earlier daemon's journal, as a job, so that nobody else works on that GPU meanwhile."""
         request = Request(Operation.RECLAIM, gpu, Options(), why=Why.RECOVERY)
         record = self._journals.record(gpu)
@@ -172,7 +183,7 @@ class Daemon:
             finally:
                 await self.fleet.look_again()
 
-        self.jobs.start(request, gpu, 0, work)
+        return self.jobs.start(request, gpu, 0, work)
 
     async def _renew_lease(self, gpu: PciAddress) -> None:
         """A lease outlives the daemon: unique names are never reused, so a caller that is still there is the same."""
@@ -211,36 +222,3 @@ class Daemon:
             "Busy": False,
             "Inhibited": False,
         }
-
-
-async def serve(setting: Setting, *, ready: Callable[[str], None], stopping: asyncio.Event, reload: asyncio.Event) -> int:
-    """Run a daemon until `stopping` is set (status 0) or the bus goes away (status 1)."""
-    daemon = Daemon(setting)
-    try:
-        await daemon.start()
-    except RemoteError as error:
-        log.error("cannot serve %s: %s", BUS_NAME, error.message)
-        return 1
-    except ApiMismatchError as error:
-        log.critical("not starting: %s", error)
-        return 1
-    ready(daemon.summary())
-    lost = asyncio.create_task(setting.bus.wait_closed())
-    stop = asyncio.create_task(stopping.wait())
-    again = asyncio.create_task(reload.wait())
-    try:
-        while True:
-            done, _ = await asyncio.wait({lost, stop, again}, return_when=asyncio.FIRST_COMPLETED)
-            if again in done:
-                reload.clear()
-                daemon.reload()
-                again = asyncio.create_task(reload.wait())
-            if lost in done:
-                log.error("the message bus is gone")
-            if lost in done or stop in done:
-                break
-    finally:
-        for task in (lost, stop, again):
-            task.cancel()
-        await daemon.stop()
-    return 1 if lost in done else 0

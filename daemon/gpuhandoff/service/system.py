@@ -23,8 +23,9 @@ from gpuhandoff.host.workshop import Workshop
 from gpuhandoff.messages import RemoteError
 from gpuhandoff.service import readiness
 from gpuhandoff.service.bus import connect
-from gpuhandoff.service.daemon import Setting, serve
+from gpuhandoff.service.daemon import Setting
 from gpuhandoff.service.recent import RecentLines
+from gpuhandoff.service.serving import serve
 
 log = logging.getLogger(__name__)
 

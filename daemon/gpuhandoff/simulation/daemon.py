@@ -15,8 +15,9 @@ from gpuhandoff.config import Configuration
 from gpuhandoff.errors import InvalidArgsError, UnknownMethodError
 from gpuhandoff.messages import Bus, Call, RemoteError, Reply
 from gpuhandoff.service.bus import connect
-from gpuhandoff.service.daemon import Setting, serve
+from gpuhandoff.service.daemon import Setting
 from gpuhandoff.service.recent import RecentLines
+from gpuhandoff.service.serving import serve
 from gpuhandoff.simulation.archive import SimulatedArchive
 from gpuhandoff.simulation.host import simulated_host
 from gpuhandoff.simulation.machine import SimulatedMachine

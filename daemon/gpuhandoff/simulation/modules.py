@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-import contextlib
+import asyncio
 import errno
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
@@ -43,8 +43,7 @@ class Modules:
         self.available = available
         self.loaded: dict[str, Driver | None] = {}
         """Module and the PCI driver it brought, oldest first."""
-        self._changing: set[str] = set()
-        """Coming or going at this moment."""
+        self._turns: dict[str, asyncio.Lock] = {}
         tree, base = machine.tree, f"/lib/modules/{machine.kernel_release}"
         tree.text("/proc/modules", self._list)
         tree.text(f"{base}/modules.dep", self._dependencies)
@@ -65,17 +64,15 @@ class Modules:
         module = self.available.get(name)
         if module is None:
             raise failure(errno.ENOENT, f"/lib/modules/{self._machine.kernel_release}/{name}.ko")
-        if module.builtin or (name in self.loaded and name not in self._changing):
+        if module.builtin or name in self.loaded:
             return
         for needed in module.needs:
             await self.load(needed)
-        await self._machine.waits.until(lambda: name not in self._changing, "load_module")
-        if name in self.loaded:
-            return
-        with self._change(name):
-            await self._load(module)
+        async with self._turn(name):
+            if name not in self.loaded:
+                await self._insert(module)
 
-    async def _load(self, module: Module) -> None:
+    async def _insert(self, module: Module) -> None:
         name = module.name
         await self._machine.waits.takes(LOAD_SECONDS)
         driver = module.driver(self._machine) if module.driver else None
@@ -91,24 +88,14 @@ class Modules:
         """Do what delete_module does: EAGAIN at once while it is used, no timeout once its exit function runs."""
         if name not in self.loaded:
             raise failure(errno.ENOENT, f"/sys/module/{name}")
+        if self._turn(name).locked():
+            raise failure(errno.EBUSY, f"/sys/module/{name}")
         if self.references(name):
             raise failure(errno.EAGAIN, f"/sys/module/{name}")
-        if name in self._changing:
-            raise failure(errno.EBUSY, f"/sys/module/{name}")
-        with self._change(name):
-            await self._remove(name)
+        async with self._turn(name):
+            await self._take_out(name)
 
-    @contextlib.contextmanager
-    def _change(self, name: str) -> Iterator[None]:
-        """Keep others from loading or removing the same module meanwhile."""
-        self._changing.add(name)
-        try:
-            yield
-        finally:
-            self._changing.discard(name)
-            self._machine.waits.wake()
-
-    async def _remove(self, name: str) -> None:
+    async def _take_out(self, name: str) -> None:
         module, driver = self.available[name], self.loaded[name]
         await self._machine.waits.takes(LOAD_SECONDS)
         if module.leaves is not None:
@@ -121,6 +108,10 @@ class Modules:
             self._machine.tree.remove(f"/sys/module/{needed}/holders/{name}")
         self._machine.uevents.emit("remove", f"/sys/module/{name}", "module")
         self._machine.waits.wake()
+
+    def _turn(self, name: str) -> asyncio.Lock:
+        """Whoever loads a module that comes or goes just then waits; whoever removes one is told that it is busy."""
+        return self._turns.setdefault(name, asyncio.Lock())
 
     def _aliased(self, alias: str) -> str:
         """Return the module that has a device's alias; where NVIDIA's own is installed nouveau is blacklisted."""

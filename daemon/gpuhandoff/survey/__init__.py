@@ -11,7 +11,7 @@ from gpuhandoff.model.world import Function, Gpu, World
 from gpuhandoff.survey import graphics, memory, modules, nodes, pci
 from gpuhandoff.survey.names import DeviceNames
 
-__all__ = ["survey"]
+__all__ = ["read_boot_id", "survey"]
 
 DISPLAY_MANAGER = "display-manager.service"
 """The alias that every distribution gives its display manager (kernel.md 11)."""
@@ -28,7 +28,7 @@ async def survey(host: Host, services: Sequence[str] = (), *, with_processes: bo
     units = [await host.units.unit(name) for name in services]
     loaded = modules.loaded(host)
     return World(
-        boot_id=host.kernel.read("/proc/sys/kernel/random/boot_id").strip(),
+        boot_id=read_boot_id(host),
         kernel_release=host.kernel.read("/proc/sys/kernel/osrelease").strip(),
         gpus=tuple(gpus),
         modules=loaded,
@@ -45,6 +45,11 @@ async def survey(host: Host, services: Sequence[str] = (), *, with_processes: bo
         hugepages=memory.pools(host),
         processes=await host.processes.all() if with_processes else (),
     )
+
+
+def read_boot_id(host: Host) -> str:
+    """Return what tells this boot from every other."""
+    return host.kernel.read("/proc/sys/kernel/random/boot_id").strip()
 
 
 async def _gpu(host: Host, display: Function, functions: Sequence[Function]) -> Gpu:

@@ -6,6 +6,7 @@ import json
 import logging
 from collections.abc import Iterator
 from dataclasses import dataclass, field, replace
+from functools import lru_cache
 from typing import Any
 
 from gpuhandoff.model.address import PciAddress
@@ -74,10 +75,12 @@ class _Draft:
     fields: dict[str, Any] = field(default_factory=dict)
 
 
+@lru_cache(maxsize=8)
 def parse(text: str, gpu: PciAddress) -> Record | None:
     """Read the text of a GPU's journal; None when it says nothing that could be understood.
 
     Lines that make no sense are skipped with a warning: what they said is unknown, and undo copes with unknown.
+    Remembered for a while, as every change of a GPU has its journal read.
     """
     draft = _Draft()
     understood = False

@@ -21,6 +21,7 @@ from gpuhandoff.simulation.faults import (
     reject,
 )
 from gpuhandoff.simulation.machine import SimulatedMachine
+from gpuhandoff.simulation.units import START_SECONDS
 
 DENIED = "org.freedesktop.DBus.Error.AccessDenied"
 NO = "the test says no"
@@ -171,9 +172,9 @@ def _call_effect(machine: SimulatedMachine, operation: Operation, name: str) -> 
         case "lie":
             return lie(Reply())
         case "late":
-            return _late(machine)
+            return _stall(machine, operation, LATE)
         case "stall":
-            return _stall(machine, operation)
+            return _stall(machine, operation, STALLED)
     return hang()
 
 
@@ -225,20 +226,20 @@ async def _load_needed(machine: SimulatedMachine, name: str) -> None:
 
 
 def _dies_at_once(machine: SimulatedMachine, operation: Operation) -> Effect:
-    """A service that comes up and ends again: its job has failed, and it does not come back by itself."""
+    """A service that ends while it starts: its job has failed, and it does not come back by itself."""
 
-    async def effect(perform: Perform) -> object:
-        await perform()
+    async def effect(_perform: Perform) -> object:
         unit = machine.units.find(operation.target)
         if unit is not None:
-            await machine.units.stop(unit)
+            unit.active_state, unit.sub_state = "activating", "start"
+            await machine.waits.takes(START_SECONDS)
             unit.active_state = unit.sub_state = "failed"
         return "failed"
 
     return effect
 
 
-def _stall(machine: SimulatedMachine, operation: Operation) -> Effect:
+def _stall(machine: SimulatedMachine, operation: Operation, seconds: float) -> Effect:
     """The service stops for a while; what it is asked meanwhile waits its turn, and is done although nobody waits for it."""
     service = operation.target[: operation.target.index("1.") + 1]
     goes_on = asyncio.Event()
@@ -255,7 +256,7 @@ def _stall(machine: SimulatedMachine, operation: Operation) -> Effect:
 
     async def effect(perform: Perform) -> object:
         began.append(asyncio.get_running_loop().time())
-        asyncio.get_running_loop().call_later(STALLED, goes_on.set)
+        asyncio.get_running_loop().call_later(seconds, goes_on.set)
         machine.faults.set(wait, nth=0, when=same)
         return await wait(perform)
 

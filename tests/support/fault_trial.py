@@ -88,6 +88,7 @@ class Trial:
         self._noting = False
         self._waits_for_trigger = False
         self._judging = False
+        self._will_kill = False
         self._failed_starts = 0
 
     async def run(self) -> str:
@@ -166,9 +167,11 @@ class Trial:
                 case "during":
                     self.product.kill()
                 case "after":
+                    self._will_kill = True
                     try:
                         return await inner(perform)
                     finally:
+                        self._will_kill = False
                         self.product.kill()
                 case moment:
                     self._armed = moment
@@ -221,7 +224,7 @@ class Trial:
         while True:
             if self.product.daemon is None:
                 await self._start()
-            elif self._running() is None:
+            elif self._running() is None and not self._will_kill:
                 break
             await asyncio.sleep(0.5)
             if loop.time() > ends:

@@ -31,6 +31,8 @@ ACTION_INHIBIT = "org.gpuhandoff.inhibit"
 CONFIGURATION_FILE = "/etc/gpuhandoff/gpuhandoff.toml"
 CONFIGURATION_DROP_INS = "/etc/gpuhandoff/conf.d"
 RUNTIME_DIRECTORY = "/run/gpuhandoff"
+HOOK_PATTERNS = "/run/gpuhandoff/hook-patterns"
+"""Tells the libvirt hook which guests concern us."""
 STATE_DIRECTORY = "/var/lib/gpuhandoff"
 
 API_VERSION = 1

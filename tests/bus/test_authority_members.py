@@ -15,6 +15,7 @@ from gpuhandoff.service.interface import interfaces
 from gpuhandoff.simulation.clock import run
 from gpuhandoff.simulation.scenarios import SCENARIOS
 from gpuhandoff.simulation.snapshot import differences
+from tests.support.domains import domain_xml
 from tests.support.product import Product
 
 GPU = "0000:01:00.0"
@@ -29,9 +30,12 @@ ARGUMENTS: dict[str, tuple[Any, ...]] = {
     "Inhibit": ("somebody", "something", "block"),
     "Uninhibit": (1,),
     "Cancel": (),
+    "Event": ("win11", "prepare", "begin", "-", domain_xml()),
+    "EventInParts": ("win11", "prepare", "begin", "-", [domain_xml()]),
 }
 ALL = {value for name, value in vars(names).items() if name.startswith("ACTION_")}
-ASKS = [key for key, rule in METHODS.items() if rule is not Rule.OWNER]
+ASKS = [key for key, rule in METHODS.items() if rule not in {Rule.OWNER, Rule.ROOT}]
+ROOTS = [key for key, rule in METHODS.items() if rule is Rule.ROOT]
 
 
 async def started(directory: Path) -> Product:
@@ -43,7 +47,7 @@ async def started(directory: Path) -> Product:
 
 
 async def call(product: Product, interface: str, member: str) -> None:
-    path = MANAGER_PATH if interface == MANAGER_INTERFACE else JOB_PATH_PREFIX + "1"
+    path = JOB_PATH_PREFIX + "1" if interface == JOB_INTERFACE else MANAGER_PATH
     signature = interfaces()[interface].methods[member].takes
     stranger = product.broker.connect(uid=1001)
     await stranger.call(names.BUS_NAME, path, interface, member, signature, ARGUMENTS[member])
@@ -83,6 +87,24 @@ def test_the_question_is_about_the_caller_and_the_action_of_the_table(interface:
             "Cancel": names.ACTION_HANDOFF_DISPLAY,
         }
         assert question.action == (expected[member] if rule is Rule.REQUEST else rule.value)
+        await product.stop()
+
+    run(main())
+
+
+@pytest.mark.parametrize(("interface", "member"), ROOTS)
+def test_what_is_for_root_polkit_cannot_allow_to_others(interface: str, member: str, tmp_path: Path) -> None:
+    """The bus policy says so as well (test_bus_hypervisor); this is the second lock."""
+
+    async def main() -> None:
+        product = await started(tmp_path)
+        before, asked = product.machine.snapshot(), len(product.machine.polkit.questions)
+        with pytest.raises(RemoteError) as caught:
+            await call(product, interface, member)
+        assert caught.value.name == "org.freedesktop.DBus.Error.AccessDenied"
+        assert len(product.machine.polkit.questions) == asked
+        assert differences(before, product.machine.snapshot()) == []
+        assert product.journals() == []
         await product.stop()
 
     run(main())

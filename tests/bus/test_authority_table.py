@@ -40,7 +40,7 @@ def test_every_method_has_a_rule_and_every_rule_a_method() -> None:
 def test_the_policy_file_has_our_actions_and_no_others() -> None:
     ours = {value for name, value in vars(names).items() if name.startswith("ACTION_")}
     assert {element.get("id") for element in ET.parse(POLICY).getroot().iter("action")} == ours
-    assert {rule.value for rule in Rule} - ours == {Rule.REQUEST.value, Rule.OWNER.value}
+    assert {rule.value for rule in Rule} - ours == {Rule.REQUEST.value, Rule.OWNER.value, Rule.ROOT.value}
 
 
 DEFAULTS = {

@@ -30,6 +30,7 @@ LAYERS: dict[str, set[str]] = {
     "transaction": {"errors", "host", "messages", "model", "plan", "steps"},
     "history": {"model"},
     "report": {"model"},
+    "hypervisor": {"errors", "model", "names"},
     "authority": {"errors", "messages", "model", "names"},
 }
 """What each room may import; `service` and `simulation` put the rooms together."""

@@ -280,7 +280,7 @@ class Trial:
         try:
             await self.product.reclaim(GPU)
         except RemoteError as error:
-            if not error.name.endswith(".WrongState"):
+            if not error.name.endswith(".WrongState") and not self._died(error):
                 raise
         await self._settle()
 
@@ -311,11 +311,23 @@ class Trial:
         loop = asyncio.get_running_loop()
         began = loop.time()
         self._judging = True
-        status = await self.product.status(GPU)
-        self._judging = False
+        try:
+            status = await self.product.status(GPU)
+        except RemoteError as error:
+            if not self._died(error):
+                raise
+            await self._settle()
+            began = loop.time()
+            status = await self.product.status(GPU)
+        finally:
+            self._judging = False
         if loop.time() - began > 0.01:
             raise UnexpectedError(f"Status took {loop.time() - began:g} s")
         return status
+
+    def _died(self, error: RemoteError) -> bool:
+        """Tell whether the daemon was killed while it was asked: that is this case's kill, and no answer."""
+        return error.name == NO_REPLY and self.case.moment != "" and self.product.daemon is None
 
     def _check_outcome(self, outcome: RemoteError | None, status: dict[str, Any]) -> None:
         """What the caller was told has to be true."""

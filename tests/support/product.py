@@ -42,11 +42,13 @@ class Product:
         directory: Path,
         configuration: Configuration | None = None,
         state_directory: Path | None = None,
+        hook_patterns: Path | None = None,
     ) -> None:
         self.machine = machine
         self.directory = directory
         self.configuration = configuration or Configuration()
         self.state_directory = state_directory
+        self.hook_patterns = hook_patterns
         self.archive = SimulatedArchive(machine)
         self.broker = LoopbackBroker()
         self.client = self.broker.connect(uid=1000)
@@ -83,6 +85,7 @@ class Product:
                 self.state_directory,
                 self.archive,
                 self.announced.append,
+                self.hook_patterns,
             )
             self.daemon = daemon = Daemon(setting)
             self.on_start(daemon)

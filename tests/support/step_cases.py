@@ -73,7 +73,7 @@ def framebuffers(_machine: SimulatedMachine) -> Json:
 
 def unload(machine: SimulatedMachine, *, modules: list[str], gpu: str = GPU) -> Json:
     """Return a card with the modules that go."""
-    return {"display": gpu, "functions": functions(machine, gpu), "modules": modules}
+    return {"display": gpu, "functions": functions(machine, gpu), "modules": modules, "stack": modules}
 
 
 def bind(machine: SimulatedMachine, *, gpu: str = GPU) -> Json:

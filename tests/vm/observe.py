@@ -110,7 +110,7 @@ def snapshot() -> dict[str, object]:
         "inhibitors": inhibitors(),
         "interrupts": text("/proc/irq/default_smp_affinity"),
         "workqueues": text("/sys/devices/virtual/workqueue/cpumask"),
-        "journals": sorted(os.listdir("/run/gpuhandoff")) if os.path.isdir("/run/gpuhandoff") else [],
+        "journals": sorted({*os.listdir("/run/gpuhandoff")} - {"hook-patterns"}) if os.path.isdir("/run/gpuhandoff") else [],
     }
 
 

@@ -15,6 +15,13 @@ def main(words: Sequence[str] | None = None) -> int:
     """Carry out one command; return the exit status."""
     arguments = parse(sys.argv[1:] if words is None else words)
     terminal = Terminal(as_json=arguments.json)
+    if arguments.command == "doctor":
+        from gpuhandoff_command.doctor import diagnose  # noqa: PLC0415  (needs no bus)
+
+        try:
+            return int(diagnose(terminal))
+        finally:
+            terminal.close()
     import asyncio  # noqa: PLC0415  (--help and mistakes answer without it)
 
     from gpuhandoff_command.commands import carry_out  # noqa: PLC0415  (loads dbus-next)

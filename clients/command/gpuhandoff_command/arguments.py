@@ -96,6 +96,7 @@ def parser() -> argparse.ArgumentParser:
     cancel = add("cancel", "stop a handoff that runs; what it did is undone")
     _gpu(cancel)
     _no_wait(cancel)
+    add("doctor", "look whether libvirt will run the hook, and whether another one is in its way; changes nothing")
     add("watch", "follow what happens, until Ctrl-C")
     return top
 

@@ -19,6 +19,9 @@ from gpuhandoff_command.exits import GONE, NO_BUS, TIMEOUT, CallError
 SYSTEM_BUS = "unix:path=/run/dbus/system_bus_socket"
 DBUS = "org.freedesktop.DBus"
 DBUS_PATH = "/org/freedesktop/DBus"
+SYSTEMD = "org.freedesktop.systemd1"
+SYSTEMD_PATH = "/org/freedesktop/systemd1"
+SYSTEMD_MANAGER = "org.freedesktop.systemd1.Manager"
 PROPERTIES = "org.freedesktop.DBus.Properties"
 QUICK = 25.0
 """Seconds for calls that do not wait for a person or for hardware."""
@@ -81,6 +84,13 @@ class Connection:
         message = _message(names.BUS_NAME, path, PROPERTIES, "GetAll", "s", (names.JOB_INTERFACE,), ask=False)
         (found,) = await self._send(message, QUICK)
         return {name: variant.value for name, variant in found.items()}
+
+    async def start_unit(self, name: str, properties: Sequence[tuple[str, Typed]]) -> None:
+        """Have systemd start a transient unit, if this user may without a password. Raises CallError."""
+        signature = "ssa(sv)a(sa(sv))"
+        body: tuple[Any, ...] = (name, "fail", [list(one) for one in properties], [])
+        message = _message(SYSTEMD, SYSTEMD_PATH, SYSTEMD_MANAGER, "StartTransientUnit", signature, body, ask=False)
+        await self._send(message, QUICK)
 
     async def listen(self, listener: Listener, came_or_went: OwnerListener) -> None:
         """Tell `listener` every signal of the daemon from now on; starts the daemon where the bus can. Raises CallError.
@@ -184,4 +194,6 @@ def _with_variants(value: Any) -> Any:
             return Variant(signature, inner)
         case dict():
             return {key: _with_variants(inner) for key, inner in value.items()}
+        case list():
+            return [_with_variants(inner) for inner in value]
     return value

@@ -39,6 +39,8 @@ class JobFollower:
         self._left = asyncio.Event()
         self._interrupts = 0
         self._cancelling: asyncio.Task[None] | None = None
+        self.steps: set[str] = set()
+        """Those that were seen to be done."""
 
     @property
     def gpu(self) -> str:
@@ -146,6 +148,8 @@ class JobFollower:
             self._on_signal(member, body)
 
     def _show(self, _: str, step: str, phase: str, index: int, count: int) -> None:
+        if phase == "done":
+            self.steps.add(step)
         self._terminal.value(
             {"event": "step", "gpu": self.gpu, "step": step, "phase": phase, "index": index, "count": count}
         )

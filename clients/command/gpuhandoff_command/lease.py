@@ -9,12 +9,16 @@ import shutil
 import signal
 
 from gpuhandoff_command.arguments import Typed, options_of
-from gpuhandoff_command.connection import Connection
+from gpuhandoff_command.connection import Connection, plain
 from gpuhandoff_command.exits import CallError, Exit, status_of
 from gpuhandoff_command.follow import JobFollower
+from gpuhandoff_command.guest_devices import PLACE, places, with_gpu
+from gpuhandoff_command.scope import confined, move_out
 from gpuhandoff_command.sentences import sentence
 from gpuhandoff_command.terminal import Terminal
 
+CONFINING = "confine-host"
+"""The step after which slices of the host have fewer CPUs."""
 YES = Typed("b", True)
 FROM_TERMINAL = (signal.SIGINT, signal.SIGQUIT)
 PASSED_ON = (*FROM_TERMINAL, signal.SIGTERM, signal.SIGHUP, signal.SIGUSR1, signal.SIGUSR2)
@@ -29,14 +33,36 @@ async def run(connection: Connection, terminal: Terminal, arguments: argparse.Na
     if shutil.which(program[0]) is None:  # before the screen goes dark
         terminal.error(f"{program[0]} is no program that can be run; nothing was done.")
         return Exit.NOT_FOUND
+    if places(program) > 1:
+        terminal.error(f"{PLACE} stands for one device of the guest, and may be given once; nothing was done.")
+        return Exit.USAGE
+    kept_in = await move_out(connection)
+    if kept_in and arguments.cpus:
+        terminal.error(
+            f"--cpus would confine {program[0]} as well, which would run in {confined()}: it cannot be moved to a scope of "
+            f"its own in machine.slice ({kept_in}). Start this as root, or with `systemd-run --slice=machine.slice`; "
+            "nothing was done."
+        )
+        return Exit.REFUSED
     follower = JobFollower(connection, terminal, "handoff")
     handed = await follower.move("Handoff", arguments.gpu, {**options_of(arguments), "lease": YES})
     if handed is not Exit.DONE:
         return handed
+    if kept_in and CONFINING in follower.steps:
+        terminal.error(
+            f"the CPUs that the host gave up are not for {program[0]} either, which runs in {confined()} ({kept_in})."
+        )
+    if places(program):
+        program = with_gpu(program, await _functions(connection, follower.gpu))
     status = await _command(terminal, program)
     terminal.value({"event": "command", "status": status})
     back = await _take_back(connection, terminal, follower.gpu, ask=not arguments.no_ask)
     return status or back
+
+
+async def _functions(connection: Connection, gpu: str) -> list[str]:
+    status = plain(await connection.manager("Status"))
+    return [str(one) for one in status[gpu]["functions"]]
 
 
 async def _command(terminal: Terminal, program: list[str]) -> int:

@@ -45,6 +45,11 @@ class Gate:
             raise AccessDeniedError("The caller has left the bus.") from error
         return int(uid)
 
+    async def allow_root(self, sender: str) -> None:
+        """Return when a caller is root; raise AccessDeniedError otherwise. The bus policy says the same: two locks."""
+        if await self.uid(sender) != 0:
+            raise AccessDeniedError("Only root may do this.")
+
     async def allow(self, sender: str, actions: Sequence[str], details: Mapping[str, str], *, interactive: bool) -> None:
         """Return when polkit allows all `actions`; raise AccessDeniedError or AuthorizationRequiredError otherwise.
 

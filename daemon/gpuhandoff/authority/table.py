@@ -19,6 +19,7 @@ from gpuhandoff.names import (
     ACTION_RECLAIM,
     ACTION_STATUS,
     ACTION_TERMINATE_HOLDERS,
+    HYPERVISOR_INTERFACE,
     JOB_INTERFACE,
     MANAGER_INTERFACE,
 )
@@ -32,6 +33,7 @@ class Rule(StrEnum):
     INHIBIT = ACTION_INHIBIT
     REQUEST = "by what the request would do"
     OWNER = "only whose it is, without asking polkit"
+    ROOT = "root alone, by user id, without asking polkit"
 
 
 METHODS: Mapping[tuple[str, str], Rule] = {
@@ -45,6 +47,8 @@ METHODS: Mapping[tuple[str, str], Rule] = {
     (MANAGER_INTERFACE, "Inhibit"): Rule.INHIBIT,
     (MANAGER_INTERFACE, "Uninhibit"): Rule.OWNER,
     (JOB_INTERFACE, "Cancel"): Rule.REQUEST,
+    (HYPERVISOR_INTERFACE, "Event"): Rule.ROOT,
+    (HYPERVISOR_INTERFACE, "EventInParts"): Rule.ROOT,
 }
 
 

@@ -55,9 +55,12 @@ class Configuration:
     gpus: Mapping[PciAddress, Mapping[str, Any]] = field(default_factory=dict)
     vms: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
 
-    def options_for(self, gpu: PciAddress | None, vm: str) -> Options:
-        """Return the options of a move before the caller's own: defaults, then the GPU's, then the VM's."""
+    def options_for(self, gpu: PciAddress | None, vm: str, needs: Mapping[str, Any] | None = None) -> Options:
+        """Return the options of a move before the caller's own: defaults, then the GPU's, then the VM's.
+
+        `needs`: what the virtual machine's own definition asks for, which only its own section overrules.
+        """
         options = replace(Options(), **self.defaults)
         if gpu is not None:
             options = replace(options, **self.gpus.get(gpu, {}))
-        return replace(options, **self.vms.get(vm, {}))
+        return replace(options, **{**(needs or {}), **self.vms.get(vm, {})})

@@ -96,10 +96,11 @@ def _move(world: World, gpu: Gpu, settings: HostSettings) -> Iterator[PlannedSte
             f"detach {', '.join(one.name for one in firmware)}",
         )
     if any(native(function) for function in gpu.functions):
-        modules = [] if shares_driver(world, gpu) else list(loaded_stack(world, gpu))
+        stack = list(loaded_stack(world, gpu))
+        modules = [] if shares_driver(world, gpu) else stack
         yield PlannedStep(
             "unload-driver",
-            {"display": str(gpu.address), "functions": functions, "modules": modules},
+            {"display": str(gpu.address), "functions": functions, "modules": modules, "stack": stack},
             f"unload {', '.join(modules)}" if modules else f"unbind {gpu.address} from {gpu.display.driver}",
         )
     yield PlannedStep("bind-vfio", {"functions": functions}, f"bind {listed} to vfio-pci")

@@ -20,6 +20,8 @@ from gpuhandoff.names import API_VERSION, BUS_NAME, MANAGER_INTERFACE, MANAGER_P
 from gpuhandoff.service.chronicle import Chronicle
 from gpuhandoff.service.fleet import Fleet
 from gpuhandoff.service.guests import Guests
+from gpuhandoff.service.hook_patterns import HookPatterns
+from gpuhandoff.service.hypervisor import Hypervisor
 from gpuhandoff.service.inhibitors import Inhibitors
 from gpuhandoff.service.jobs import Job, Jobs
 from gpuhandoff.service.leases import Leases
@@ -53,6 +55,8 @@ class Setting:
     """For support reports."""
     announce: Callable[[str], None] = lambda _: None
     """Told in one line where the GPUs are, whenever that changes."""
+    hook_patterns: Path | None = None
+    """The file that tells the libvirt hook which guests concern us; None writes none."""
 
 
 class Daemon:
@@ -69,7 +73,13 @@ class Daemon:
         self._chronicle = Chronicle(setting.state_directory, self._name_of)
         self.jobs = Jobs(self._tree, self._on_job, self._chronicle.end)
         self.fleet = Fleet(
-            host, self._journals, self._tree, self._configuration.host.gpu_services, self._at_work, self._on_gpu
+            host,
+            self._journals,
+            self._tree,
+            self._configuration.host.gpu_services,
+            self._at_work,
+            self._on_gpu,
+            HookPatterns(setting.hook_patterns).look,
         )
         self._power = Power(host, self.jobs)
         self.steps = make_steps()
@@ -114,6 +124,10 @@ class Daemon:
             self.configuration,
         )
 
+        self._hypervisor = Hypervisor(
+            gate, self.fleet, self.jobs, self._moves, self._journals, self._leases, self._tree, self.configuration
+        )
+
     def configuration(self) -> Configuration:
         """Return the last good configuration."""
         return self._configuration
@@ -122,8 +136,10 @@ class Daemon:
         """Survey, take over what an earlier daemon left, own the name. Raises when the API does not fit together."""
         self._manager.register()
         self._records.register()
+        self._hypervisor.register()
         self._tree.check()
         self._tree.publish(MANAGER_PATH, MANAGER_INTERFACE, self._properties())
+        self._hypervisor.publish()
         boot_id = read_boot_id(self._setting.host)
         found = self._recovery.found(boot_id)  # what says nothing about this boot is gone before anything is derived from it
         await self.fleet.start()
@@ -178,7 +194,8 @@ class Daemon:
             else:
                 await self._chronicle.begin(job)
             try:
-                await self._recovery.recover(gpu, self._moves.observer(job))
+                async with self._moves.turn:
+                    await self._recovery.recover(gpu, self._moves.observer(job))
                 await self._renew_lease(gpu)
             finally:
                 await self.fleet.look_again()

@@ -41,6 +41,7 @@ class Fleet:
         services: Sequence[str],
         running: Running,
         changed: Callable[[PciAddress], None],
+        surveyed: Callable[[World], None] = lambda _: None,
     ) -> None:
         self._host = host
         self._journals = journals
@@ -48,6 +49,7 @@ class Fleet:
         self._services = tuple(services)
         self._running = running
         self._changed = changed
+        self._surveyed = surveyed
         self._world: World | None = None
         self._standings: dict[PciAddress, Standing] = {}
         self._unsubscribe: Callable[[], None] | None = None
@@ -108,6 +110,7 @@ class Fleet:
         for gpu in world.gpus:
             self._publish(gpu)
         self._tree.update(MANAGER_PATH, MANAGER_INTERFACE, {"Gpus": [str(gpu.address) for gpu in world.gpus]})
+        self._surveyed(world)
         return world
 
     async def look_again(self) -> None:

@@ -58,7 +58,7 @@ class Guests:
             key = f"{process.pid} {process.start_time}"
             self._watches.start(address, key, lambda: self._until_ended(address, process))
         elif record.guest_timeout:
-            self._watches.start(address, f"job {record.job}", lambda: self._until_missing(address, record))
+            self._watches.start(address, f"job {record.job} {record.held_at}", lambda: self._until_missing(address, record))
         else:
             self._watches.end(address)
 

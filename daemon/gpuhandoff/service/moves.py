@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import logging
 import signal
 from collections.abc import Callable
@@ -58,6 +59,8 @@ class Moves:
         self._tree = tree
         self._configuration = configuration
         self._chronicle = chronicle
+        self.turn = asyncio.Lock()
+        """One move at a time: GPUs share drivers, modules, CPUs, pages, and a plan has to hold while it is carried out."""
 
     def start(self, request: Request, gpu: PciAddress, uid: int) -> Job:
         """Start the job that carries out `request`, or join the one that does so already. Raises ProblemError."""
@@ -101,6 +104,14 @@ class Moves:
         return plan_handoff(world, gpu, options, self._configuration().host)
 
     async def _handoff(self, job: Job) -> None:
+        async with self.turn:
+            await self._hand_off(job)
+
+    async def _reclaim(self, job: Job) -> None:
+        async with self.turn:
+            await self._take(job)
+
+    async def _hand_off(self, job: Job) -> None:
         options = job.request.options
         world = await self._fleet.survey(with_processes=options.quiet)
         gpu = self._known(world, job.gpu)
@@ -127,7 +138,7 @@ class Moves:
         finally:
             await self._fleet.look_again()
 
-    async def _reclaim(self, job: Job) -> None:
+    async def _take(self, job: Job) -> None:
         options = job.request.options
         world = await self._fleet.survey()
         gpu = self._known(world, job.gpu)

@@ -64,6 +64,7 @@ async def run_system(workshop: Workshop, *, configuration: Path) -> int:
         Path(names.STATE_DIRECTORY),
         MachineArchive(recent.lines),
         readiness.status,
+        Path(names.HOOK_PATTERNS),
     )
     watchdog = asyncio.create_task(readiness.keep_watchdog())
     try:

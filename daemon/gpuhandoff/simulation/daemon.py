@@ -14,6 +14,7 @@ from pathlib import Path
 from gpuhandoff.config import Configuration
 from gpuhandoff.errors import InvalidArgsError, UnknownMethodError
 from gpuhandoff.messages import Bus, Call, RemoteError, Reply
+from gpuhandoff.names import HOOK_PATTERNS
 from gpuhandoff.service.bus import connect
 from gpuhandoff.service.daemon import Setting
 from gpuhandoff.service.recent import RecentLines
@@ -54,7 +55,8 @@ async def run_simulated(scenario: str, *, deny: Sequence[str]) -> int:
     with tempfile.TemporaryDirectory(prefix="gpuhandoff-") as directory:
         runtime, state = Path(directory, "run"), Path(directory, "state")
         archive = SimulatedArchive(machine, recent.lines)
-        setting = Setting(bus, simulated_host(machine, bus), runtime, Configuration, state, archive)
+        patterns = runtime / Path(HOOK_PATTERNS).name
+        setting = Setting(bus, simulated_host(machine, bus), runtime, Configuration, state, archive, hook_patterns=patterns)
         return await serve(setting, ready=lambda status: log.info("ready: %s", status), stopping=stopping, reload=reload)
 
 

@@ -48,7 +48,7 @@ class BackGuestMemory:
             before = memory.pages(host, size)
         except OSError as error:
             raise UnsupportedError(f"This kernel has no huge pages of {size} KiB.") from error
-        return {"pages": before, "added": -(-int(arguments["bytes"]) // (size << 10))}
+        return {"pages": before, "added": -(-int(arguments["bytes"]) // (size << 10)), "size_kib": size}
 
     async def apply(self, host: Host, arguments: Json, saved: Json) -> None:
         """Set the switches, or add pages and count them."""

@@ -17,7 +17,7 @@ from gpuhandoff.errors import InUseError, RolledBackError
 from gpuhandoff.host import Host
 from gpuhandoff.model.plan import Json
 from gpuhandoff.model.world import VFIO_DRIVER
-from gpuhandoff.steps.pci_function import DEVICES, driver_of, module_of, probe, unbind, write_override
+from gpuhandoff.steps.pci_function import DEVICES, driver_of, probe, unbind, write_override
 
 PATIENCE = 3.0
 """Seconds for the last user of a module to let go: references drop shortly after descriptors do."""
@@ -39,16 +39,14 @@ class UnloadDriver:
     volatile = False
 
     async def capture(self, host: Host, arguments: Json) -> Json:
-        """Remember each function's driver, which of the modules are loaded, and what the drivers consist of.
-
-        Another GPU that is handed off later takes the modules along that stay now, and may be away for longer.
-        """
+        """Remember each function's driver and which of the modules are loaded."""
         drivers = {address: driver_of(host, address) or "" for address in arguments["functions"]}
         modules = [name for name in arguments["modules"] if _loaded(host, name)]
+        stack = [name for name in arguments["stack"] if _loaded(host, name)]
         return {
             "drivers": drivers,
             "modules": modules,
-            "needed": _needed(host, arguments["functions"]),
+            "stack": stack,
             "children": _children(host, arguments["functions"]),
         }
 
@@ -66,14 +64,15 @@ class UnloadDriver:
     async def undo(self, host: Host, arguments: Json, saved: Json) -> None:
         """Load the modules and bind every function to the driver it had, aiming the override at it meanwhile.
 
-        claim-functions then sets the override back as it was.
+        The whole stack, also where it was only unbound: another card of the same driver may have left since, and taken the
+        modules with it. claim-functions then sets the override back as it was.
         """
         display = str(arguments["display"])
         drivers = {address: driver for address, driver in saved["drivers"].items() if driver}
         for address, driver in drivers.items():
             if driver_of(host, address) != driver:
                 await write_override(host, address, driver)
-        for name in [*reversed(saved["modules"]), *saved.get("needed", [])]:
+        for name in reversed(saved["stack"]):
             if not _loaded(host, name):
                 await host.kernel.load_module(name, deadline=LOAD_DEADLINE)
                 if not _loaded(host, name):
@@ -93,14 +92,6 @@ class UnloadDriver:
 def _loaded(host: Host, name: str) -> bool:
     """A built-in module has a directory too, but nothing counts its users: it is never removed."""
     return host.kernel.exists(f"/sys/module/{name}/refcnt")
-
-
-def _needed(host: Host, functions: Iterable[str]) -> list[str]:
-    """Return the modules of the functions' drivers and those that build on them, in the order in which they load."""
-    found = [name for address in functions if (name := module_of(host, address)) is not None and _loaded(host, name)]
-    for name in found:
-        found += [one for one in host.kernel.entries(f"/sys/module/{name}/holders") if one not in found]
-    return list(dict.fromkeys(found))
 
 
 def _children(host: Host, functions: Iterable[str]) -> dict[str, list[str]]:

@@ -7,6 +7,7 @@
     {"did": 0}                      step 0 is in effect
     {"held": true, "at": 1234.5}    every step is in effect: the GPU is away, since that second of the monotonic clock
     {"guest": {"pid": …}}           a VMM has opened it
+    {"expected": true, "at": 1234.5}  the next one is about to start on it
     {"undoing": "why"}              from here on everything is undone, last step first
     {"undone": 0}                   step 0 is undone
     {"stuck": 0, "message": "…"}    step 0 could not be undone

@@ -51,7 +51,7 @@ class Record:
     entries: tuple[Entry, ...] = ()
     held: bool = False
     held_at: float = 0.0
-    """Seconds of the monotonic clock."""
+    """Seconds of the monotonic clock; since then a VMM is waited for."""
     guest: Process | None = None
     """The VMM that was last seen with the GPU."""
     undoing: str = ""
@@ -122,6 +122,9 @@ def _follow(line: dict[str, Any], draft: _Draft) -> bool:
             draft.fields |= {"held": True, "held_at": float(at) if isinstance(at, int | float) else 0.0}
         case {"guest": {"pid": int(pid), "start_time": int(start), "name": str(name), "uid": int(uid)}}:
             draft.fields["guest"] = Process(pid, start, name, uid)
+        case {"expected": True}:
+            at = line.get("at")
+            draft.fields |= {"guest": None} | ({"held_at": float(at)} if isinstance(at, int | float) else {})
         case {"undoing": str(why)}:
             draft.fields |= {"undoing": why, "stuck": ""}
         case {"stuck": int(), "message": str(message)}:

@@ -27,6 +27,7 @@ from gpuhandoff.steps.step import Step
 from gpuhandoff.transaction.diagnosis import describe, stuck_sentence
 from gpuhandoff.transaction.journal import Journal, JournalDirectory
 from gpuhandoff.transaction.record import Entry, Record
+from gpuhandoff.transaction.shares import Shares
 
 log = logging.getLogger(__name__)
 
@@ -62,6 +63,7 @@ class Runner:
     def __init__(self, host: Host, journals: JournalDirectory, steps: Mapping[str, Step]) -> None:
         self._host = host
         self._journals = journals
+        self._shares = Shares(journals)
         self._steps = steps
 
     async def run(self, plan: Plan, terms: Terms, observe: Observer) -> None:
@@ -129,12 +131,13 @@ class Runner:
         for index, planned in enumerate(plan.steps):
             step = self._steps[planned.name]
             host = self._host_for(plan.gpu, step)
-            saved = await step.capture(host, planned.arguments)
+            captured = await step.capture(host, planned.arguments)
+            saved = self._shares.own(plan.gpu, planned.name, captured)
             journal.append(will=index, step=planned.name, arguments=planned.arguments, saved=saved)
             observe(planned.name, "apply", index + 1, count)
             log.info("%s: %s", planned.name, planned.does, extra={"GPU": str(plan.gpu), "JOB": job, "STEP": planned.name})
             try:
-                await step.apply(host, planned.arguments, saved)
+                await step.apply(host, planned.arguments, captured)
             except OSError as error:
                 raise RolledBackError(f"The step {planned.name} failed: {describe(error)}.") from error
             journal.append(did=index)
@@ -174,8 +177,7 @@ class Runner:
 
     async def _stuck(self, journal: Journal, record: Record, entry: Entry, cause: BaseException) -> StuckError:
         """Write down what is stuck, and return it as the error that says so."""
-        step = self._steps.get(entry.name)
-        locked = step is None or step.needs_gpu
+        locked = (step := self._steps.get(entry.name)) is None or step.needs_gpu
         message = await stuck_sentence(self._host, str(record.gpu), entry.name, cause, record.nodes, locked=locked)
         self._note(journal, stuck=entry.index, message=message)
         journal.close()
@@ -190,11 +192,11 @@ class Runner:
         observe(entry.name, "undo", entry.index + 1, record.steps)
         log.info("undo of %s", entry.name, extra=_fields(record, entry))
         try:
-            await step.undo(host, entry.arguments, entry.saved)
+            await self._shares.undo(host, record.gpu, step, entry)
         except REFUSALS as error:
             log.info("undo of %s, once more: %s", entry.name, describe(error), extra=_fields(record, entry))
             await asyncio.sleep(PAUSE)
-            await step.undo(host, entry.arguments, entry.saved)
+            await self._shares.undo(host, record.gpu, step, entry)
 
     def _host_for(self, gpu: PciAddress, step: Step) -> Host:
         return self._host.on_behalf(_purpose(gpu, step))

@@ -1,0 +1,59 @@
+"""What steps that change what the whole host shares owe to one another when more than one GPU is away.
+
+What such a step captures while another GPU is away is partly that one's doing, and not what the host has to come back to.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
+
+from gpuhandoff.model.plan import Json
+
+EXCLUSIVE = frozenset({"confine-host"})
+"""One setting for the whole host: while another GPU is away that has it, its setting is what has to hold."""
+
+
+def without(step: str, captured: Json, others: Sequence[Json]) -> Json:
+    """Return what a step captured without what it did for other GPUs; `others`: what is saved for those."""
+    correct = _CORRECTIONS.get(step)
+    return correct(captured, others) if correct is not None and others else captured
+
+
+def upon(step: str, saved: Json, others: Sequence[Json]) -> Json:
+    """Return what an undo has to come back to while other GPUs are away: pages that were added for them stay."""
+    if step != "back-guest-memory" or "pages" not in saved:
+        return saved
+    return {**saved, "pages": int(saved["pages"]) + _added(saved, others)}
+
+
+def _modules(captured: Json, others: Sequence[Json]) -> Json:
+    """Modules of VFIO that were loaded for another GPU are not the host's own."""
+    return {**captured, "modules": [name for name in captured["modules"] if all(name in one["modules"] for one in others)]}
+
+
+def _memory(captured: Json, others: Sequence[Json]) -> Json:
+    """Pages that were added for other guests go with them; switches were as the first of them found them."""
+    if "switches" in captured:
+        found = [one["switches"] for one in others if "switches" in one]
+        return {"switches": {**captured["switches"], **found[0]}} if found else captured
+    return {**captured, "pages": max(0, int(captured["pages"]) - _added(captured, others))}
+
+
+def _added(saved: Json, others: Sequence[Json]) -> int:
+    return sum(int(one["added"]) for one in others if one.get("size_kib") == saved["size_kib"])
+
+
+def _processors(captured: Json, others: Sequence[Json]) -> Json:
+    """CPUs, interrupts, queues and governors were as the first of them found them."""
+    first = others[0]
+    merged: dict[str, Any] = {name: {**captured[name], **first[name]} for name in ("units", "interrupts", "governors")}
+    queues = captured["workqueues"] if first["workqueues"] is None else first["workqueues"]
+    return {**captured, **merged, "workqueues": queues}
+
+
+_CORRECTIONS: Mapping[str, Callable[[Json, Sequence[Json]], Json]] = {
+    "bind-vfio": _modules,
+    "back-guest-memory": _memory,
+    "confine-host": _processors,
+}

@@ -1,0 +1,139 @@
+"""What `gpuhandoff doctor` finds on machines made of files."""
+
+from __future__ import annotations
+
+import json
+import os
+from pathlib import Path
+
+import pytest
+
+from gpuhandoff_command import doctor
+from gpuhandoff_command.hook_checks import HOOK, HOOKS, Check, look
+from gpuhandoff_command.terminal import Terminal
+
+PROFILE = "profile libvirtd /usr/sbin/libvirtd {\n  /etc/libvirt/hooks/** rmix,\n  /usr/bin/* PUx,\n}\n"
+LATER = 2_000_000_000
+"""When the machine of these tests was booted: after its files were made."""
+
+
+@pytest.fixture
+def root(tmp_path: Path) -> Path:
+    write(tmp_path / HOOK, "#!/bin/sh\n", 0o755)
+    write(tmp_path / "run/gpuhandoff/hook-patterns", "<address domain='0x0000'\n")
+    write(tmp_path / "proc/stat", f"cpu 1\nbtime {LATER}\n")
+    write(tmp_path / "proc/812/stat", stat_line("libvirtd"))
+    write(tmp_path / "proc/1/stat", stat_line("systemd"))
+    write(tmp_path / "sys/module/apparmor/parameters/enabled", "Y\n")
+    write(tmp_path / "etc/apparmor.d/usr.sbin.libvirtd", PROFILE)
+    return tmp_path
+
+
+def write(path: Path, text: str, mode: int = 0o644) -> None:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_text(text)
+    path.chmod(mode)
+
+
+def stat_line(name: str) -> str:
+    return f"812 ({name}) S 1 " + " ".join(["0"] * 17) + " 500 0\n"
+
+
+def found(root: Path, name: str) -> list[Check]:
+    return [check for check in look(root) if check.name == name]
+
+
+def test_where_all_is_well(root: Path) -> None:
+    checks = look(root)
+    assert [check for check in checks if check.fine is not True] == []
+    assert {check.name for check in checks} == {"hook", "gpus", "started", "apparmor"}
+
+
+def test_the_hook_is_not_there(root: Path) -> None:
+    (root / HOOK).unlink()
+    (check,) = found(root, "hook")
+    assert (check.fine, "is not there" in check.message) == (False, True)
+
+
+@pytest.mark.parametrize(("mode", "why"), [(0o644, "cannot run"), (0o775, "Others than root"), (0o757, "Others than root")])
+def test_the_run_bit_and_who_may_write(root: Path, mode: int, why: str) -> None:
+    (root / HOOK).chmod(mode)
+    (check,) = found(root, "hook")
+    assert (check.fine, why in check.message) == (False, True)
+
+
+def test_the_daemon_has_told_of_no_gpu(root: Path) -> None:
+    (root / "run/gpuhandoff/hook-patterns").write_text("")
+    assert found(root, "gpus")[0].fine is False
+    (root / "run/gpuhandoff/hook-patterns").unlink()
+    assert found(root, "gpus")[0].fine is False
+
+
+def test_libvirt_is_older_than_the_hook(root: Path) -> None:
+    write(root / "proc/stat", "btime 1000\n")
+    (check,) = found(root, "started")
+    assert check.fine is None
+    assert "libvirtd (pid 812)" in check.message
+    assert "systemctl reload libvirtd" in check.message
+    write(root / "proc/812/stat", "nonsense")
+    assert found(root, "started") == []
+
+
+@pytest.mark.parametrize(
+    ("profile", "why"),
+    [("/usr/bin/* PUx,\n", "lets it run no hooks"), ("/etc/libvirt/hooks/** rmix,\n", "lets hooks run no programs")],
+)
+def test_apparmor(root: Path, profile: str, why: str) -> None:
+    write(root / "etc/apparmor.d/usr.sbin.libvirtd", profile)
+    (check,) = found(root, "apparmor")
+    assert (check.fine, why in check.message) == (False, True)
+    write(root / "sys/module/apparmor/parameters/enabled", "N\n")
+    assert found(root, "apparmor") == []
+
+
+@pytest.mark.parametrize(
+    ("place", "text", "fine"),
+    [
+        ("qemu", "#!/bin/bash\nvirsh nodedev-detach pci_0000_01_00_0\n", False),
+        ("qemu.d/10-other", "echo vfio-pci > /sys/bus/pci/devices/x/driver_override\n", False),
+        ("qemu.d/win11/prepare/begin/start.sh", "modprobe vfio-pci\n", False),
+        ("qemu.d/20-network", "iptables -A FORWARD\n", True),
+        ("qemu.d/30-note", "# no longer: modprobe vfio-pci\nexit 0\n", True),
+    ],
+)
+def test_another_hook(root: Path, place: str, text: str, fine: bool) -> None:
+    write(root / HOOKS / place, text, 0o755)
+    (check,) = found(root, "others")
+    assert check.fine is fine
+    assert check.message.startswith(f"/{HOOKS}/{place} ")
+
+
+def test_a_machine_without_anything(tmp_path: Path) -> None:
+    assert [(check.name, check.fine) for check in look(tmp_path)] == [("hook", False), ("gpus", False)]
+
+
+@pytest.mark.parametrize("as_json", [True, False])
+def test_how_it_is_told(
+    root: Path, as_json: bool, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr(doctor, "look", lambda: look(root))
+    assert doctor.diagnose(Terminal(as_json=as_json)) == 0
+    (root / HOOK).chmod(0o644)
+    out = capsys.readouterr().out
+    assert doctor.diagnose(Terminal(as_json=as_json)) == 1
+    wrong = capsys.readouterr().out
+    if as_json:
+        assert (json.loads(out)["fine"], json.loads(wrong)["fine"]) == (True, False)
+    else:
+        assert out.endswith("Nothing stands in the way.\n")
+        assert f"no  libvirt cannot run /{HOOK}: sudo chmod 755 /{HOOK}\n" in wrong
+        assert wrong.endswith("1 of 4 need to be mended, marked with no.\n")
+
+
+def test_what_may_not_be_read_is_said_to_be_unseen(root: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def refuse(self: Path, *_: object, **__: object) -> str:
+        raise PermissionError(13, os.strerror(13), str(self))
+
+    with monkeypatch.context() as patched:
+        patched.setattr(Path, "read_text", refuse)
+        assert found(root, "gpus")[0].fine is None

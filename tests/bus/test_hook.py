@@ -141,7 +141,7 @@ def test_guests_without_our_gpu_make_no_call(hook: Hook, operation: str, xml: st
     assert hook.calls() == []
 
 
-@pytest.mark.parametrize("text", [None, ""])
+@pytest.mark.parametrize("text", [None, "", "\n\n"])
 def test_without_gpus_there_is_nothing_to_do(hook: Hook, text: str | None) -> None:
     """The daemon was never started, or knows no GPU."""
     hook.patterns.unlink()

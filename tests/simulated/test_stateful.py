@@ -114,6 +114,8 @@ class Lives(RuleBasedStateMachine):
                 self.world.do(self.world.end())
             finally:
                 self.world.close()
+                for name in ("gpuhandoff", "asyncio"):  # other tests look at what is logged
+                    logging.getLogger(name).setLevel(logging.NOTSET)
 
 
 many = bool(os.environ.get(ALL))

@@ -23,6 +23,7 @@ from gpuhandoff.simulation.faults import (
 from gpuhandoff.simulation.machine import SimulatedMachine
 from gpuhandoff.simulation.units import START_SECONDS
 
+SERVICES = ("org.freedesktop.systemd1", "org.freedesktop.login1", "org.freedesktop.PolicyKit1")
 DENIED = "org.freedesktop.DBus.Error.AccessDenied"
 NO = "the test says no"
 KERNEL = {"write", "read", "load-module", "remove-module", "sync"}
@@ -241,13 +242,13 @@ def _dies_at_once(machine: SimulatedMachine, operation: Operation) -> Effect:
 
 def _stall(machine: SimulatedMachine, operation: Operation, seconds: float) -> Effect:
     """The service stops for a while; what it is asked meanwhile waits its turn, and is done although nobody waits for it."""
-    service = operation.target[: operation.target.index("1.") + 1]
+    service = next(name for name in SERVICES if name in _words(operation))
     goes_on = asyncio.Event()
     turn = asyncio.Lock()
     began: list[float] = []
 
     def same(other: Operation) -> bool:
-        return bool(began) and not goes_on.is_set() and other.kind == "call" and other.target.startswith(service)
+        return bool(began) and not goes_on.is_set() and other.kind == "call" and service in _words(other)
 
     async def wait(perform: Perform) -> object:
         async with turn:
@@ -261,6 +262,11 @@ def _stall(machine: SimulatedMachine, operation: Operation, seconds: float) -> E
         return await wait(perform)
 
     return effect
+
+
+def _words(operation: Operation) -> str:
+    """Return what names the service: for its properties that is the interface that is asked for."""
+    return f"{operation.target} {operation.detail}"
 
 
 def _member(operation: Operation) -> str:

@@ -103,7 +103,7 @@ class Workers:
         answer = asyncio.ensure_future(loop.sock_recv(worker.socket, LARGEST_MESSAGE))
         done, _ = await asyncio.wait({answer}, timeout=deadline)
         if not done:
-            self._leave_behind(description, purpose, worker, answer)
+            self._leave_behind(description, purpose, worker, answer, deadline)
             raise OverdueError(description, deadline, worker.pid, *_whereabouts(worker.pid))
         data = answer.result()
         if not data:
@@ -120,17 +120,19 @@ class Workers:
         worker.pid = int(await asyncio.get_running_loop().sock_recv(worker.socket, 32))
         return worker
 
-    def _leave_behind(self, description: str, purpose: Purpose, worker: _Worker, answer: asyncio.Future[bytes]) -> None:
+    def _leave_behind(
+        self, description: str, purpose: Purpose, worker: _Worker, answer: asyncio.Future[bytes], seconds: float
+    ) -> None:
         async def finish() -> None:
             with contextlib.suppress(OSError):
                 await answer
             worker.socket.close()
 
-        self._watch(description, purpose, worker.pid, finish())
+        self._watch(description, purpose, worker.pid, finish(), seconds)
 
-    def _watch(self, operation: str, purpose: Purpose, pid: int, end: Coroutine[Any, Any, None]) -> None:
+    def _watch(self, operation: str, purpose: Purpose, pid: int, end: Coroutine[Any, Any, None], seconds: float = 0) -> None:
         task = asyncio.create_task(end, name=f"waiting for {operation}")
-        self._left_behind.append(_LeftBehind(operation, purpose, pid, asyncio.get_running_loop().time(), task))
+        self._left_behind.append(_LeftBehind(operation, purpose, pid, asyncio.get_running_loop().time() - seconds, task))
         task.add_done_callback(self._finished)
 
     def _finished(self, task: asyncio.Task[None]) -> None:

@@ -15,8 +15,9 @@ from gpuhandoff.model.address import PciAddress
 from gpuhandoff.simulation.clock import run
 from gpuhandoff.simulation.faults import Effect, fail_afterwards, refuse
 from gpuhandoff.simulation.faults import before as just_before
-from gpuhandoff.simulation.scenarios import SCENARIOS
+from gpuhandoff.simulation.scenarios import GPU, SCENARIOS, SECOND_GPU
 from gpuhandoff.simulation.snapshot import differences
+from tests.support.life_of_a_machine import unnumbered
 from tests.support.product import Product
 
 MOVABLE = {
@@ -155,3 +156,23 @@ def test_cancelled_at_any_operation_everything_is_as_it_was(scenario: str, tmp_p
     for nth in range(1, operations(scenario, tmp_path) + 1):
         run(one(nth))
     assert names == {"org.gpuhandoff.Error.Cancelled"}
+
+
+@pytest.mark.parametrize("first", [GPU, SECOND_GPU])
+def test_two_gpus_of_one_driver_go_together_and_come_back_in_any_order(first: str, tmp_path: Path) -> None:
+    """The one that goes last takes the driver's modules along, which the one that comes back first needs."""
+
+    async def main() -> None:
+        started = await product("twin", tmp_path)
+        before = started.machine.snapshot()
+        await started.handoff(SECOND_GPU)
+        await started.handoff(GPU)
+        assert "nvidia" not in started.machine.modules.loaded
+        for gpu in (first, *({GPU, SECOND_GPU} - {first})):
+            await started.reclaim(gpu)
+            assert (await started.status(gpu))["state"] == "host"
+        await asyncio.sleep(3)
+        assert differences(unnumbered(before), unnumbered(started.machine.snapshot())) == []
+        await started.stop()
+
+    run(main())

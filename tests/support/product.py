@@ -73,7 +73,7 @@ class Product:
 
     async def start_daemon(self, *, idle: bool = True) -> None:
         """Start a daemon and wait until it has dealt with what an earlier one left, or is killed."""
-        self._life, self._killed, self._own = Life(), asyncio.Event(), _descriptors()
+        self._life, self._killed, self._own = Life(), asyncio.Event(), _descriptors() - self._machines()
         with self._life.lived():
             self._bus = self.broker.connect()
             host = simulated_host(self.machine, self._bus)
@@ -101,8 +101,7 @@ class Product:
         if self.daemon is None or self._bus is None:
             return
         self.daemon = None
-        others = {*self.machine.logind.inhibitors, *self.machine.descriptors.kept.values()}
-        left = _descriptors() - self._own - self._left - others
+        left = _descriptors() - self._own - self._left - self._machines()
         for descriptor in left:  # the number stays taken until nothing can close it any more
             os.dup2(_nothing(), descriptor, inheritable=False)
         self._bus.drop()
@@ -199,6 +198,10 @@ class Product:
             return False
         await work
         return True
+
+    def _machines(self) -> set[int]:
+        """Return descriptors of the machine's other processes: they close them whenever they like."""
+        return {*self.machine.logind.inhibitors, *self.machine.descriptors.kept.values()}
 
     def _bury(self) -> None:
         """Close what killed daemons had open, now that their code goes as well."""

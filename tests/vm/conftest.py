@@ -7,6 +7,7 @@ from collections.abc import Iterator
 import pytest
 
 from tests.vm.bench_host import BenchHost
+from tests.vm.domains import ready
 from tests.vm.hosts import DUAL, SHARED, SINGLE, Layout
 from tests.vm.tally import sentence
 
@@ -41,6 +42,13 @@ def dual() -> BenchHost:
 def single() -> BenchHost:
     """The host whose only GPU moves."""
     return _host(SINGLE)
+
+
+@pytest.fixture
+def libvirt(single: BenchHost) -> BenchHost:
+    """The same with libvirtd running, whose guests may end the desktop."""
+    single.restore(ready(single))
+    return single
 
 
 @pytest.fixture

@@ -11,6 +11,7 @@ from pathlib import Path
 
 from tests.vm.agent import Agent, Done
 from tests.vm.image import Image
+from tests.vm.picture import Picture
 from tests.vm.qmp import Monitor
 
 OVMF = Path("/usr/share/OVMF")
@@ -99,6 +100,12 @@ class Machine:
     def screenshot(self, target: Path) -> None:
         """Write what the first display shows as PNG."""
         self.monitor.execute("screendump", filename=str(target), format="png")
+
+    def picture(self) -> Picture:
+        """Return what the first display shows."""
+        target = self.directory / "screen.ppm"
+        self.monitor.execute("screendump", filename=str(target))
+        return Picture.parse(target.read_bytes())
 
     def stop(self) -> None:
         """Switch the machine off and forget it."""

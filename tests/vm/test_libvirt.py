@@ -1,0 +1,91 @@
+"""Real libvirt starts a guest that has the card: its own driver lights it up, and however it ends the desktop is back."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import pytest
+
+from tests.vm.bench_host import BenchHost, Snapshot, difference
+from tests.vm.domains import GREEN, Guest
+
+CYCLES = 10
+DRIVEN = "bochs-drm drives display 0000:05:00.0"
+"""The card, at its address in the guest."""
+
+
+def shut_down(guest: Guest) -> None:
+    """Press the guest's power button, as a person's `virsh shutdown` does."""
+    guest.wait_for("up")
+    guest.virsh(f"shutdown {guest.name}")
+
+
+def destroy(guest: Guest) -> None:
+    """Pull the guest's plug while its driver has the card."""
+    guest.wait_for("up")
+    guest.virsh(f"destroy {guest.name}")
+
+
+def pull_the_plug_early(guest: Guest) -> None:
+    """Do the same while it boots."""
+    guest.virsh(f"destroy {guest.name}")
+
+
+def assert_back(host: BenchHost, before: Snapshot) -> None:
+    """The GPU is with the host, the desktop on it, and nothing differs."""
+    host.wait_for_state("host", timeout=60)
+    host.wait_for_desktop()
+    assert difference(before, host.snapshot()) == []
+
+
+@pytest.mark.parametrize("managed", [False, True], ids=["managed-no", "managed-yes"])
+@pytest.mark.parametrize("end", [shut_down, destroy])
+def test_lent_at_start_and_back_at_the_end(libvirt: BenchHost, end: Callable[[Guest], None], managed: bool) -> None:
+    before = libvirt.snapshot()
+    guest = Guest(libvirt, managed=managed)
+    guest.start()
+    libvirt.wait_for_state("guest")
+    assert libvirt.status()["vm"] == guest.name
+    end(guest)
+    guest.wait_for_end()
+    assert guest.said()[:2] == [DRIVEN, "drawn"]
+    assert_back(libvirt, before)
+
+
+@pytest.mark.parametrize("managed", [False, True], ids=["managed-no", "managed-yes"])
+def test_a_guest_that_ends_by_itself(libvirt: BenchHost, managed: bool) -> None:
+    before = libvirt.snapshot()
+    guest = Guest(libvirt, managed=managed, words="end")
+    guest.start()
+    guest.wait_for("ends")
+    guest.wait_for_end()
+    assert guest.said() == [DRIVEN, "drawn", "ends"]
+    assert_back(libvirt, before)
+
+
+def test_ten_cycles_in_one_boot(libvirt: BenchHost) -> None:
+    before = libvirt.snapshot()
+    guest = Guest(libvirt)
+    for number in range(CYCLES):
+        guest.start()
+        libvirt.wait_for_state("guest")
+        (shut_down, destroy, pull_the_plug_early)[number % 3](guest)
+        guest.wait_for_end()
+        assert_back(libvirt, before)
+
+
+def test_the_guests_console_is_on_the_card(libvirt: BenchHost) -> None:
+    desktop = libvirt.machine.picture()
+    assert desktop.share(GREEN) < 0.01
+    guest = Guest(libvirt)
+    guest.start()
+    guest.wait_for("drawn")
+    away = libvirt.machine.picture()
+    assert away.share(GREEN) > 0.9
+    shut_down(guest)
+    guest.wait_for_end()
+    libvirt.wait_for_state("host", timeout=60)
+    libvirt.wait_for_desktop()
+    again = libvirt.machine.picture()
+    assert again.share(GREEN) < 0.01
+    assert again.likeness(desktop) > 0.9

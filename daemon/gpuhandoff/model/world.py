@@ -221,6 +221,8 @@ class World:
     memory_available: int = 0
     """Bytes."""
     hugepages: tuple[HugepagePool, ...] = ()
+    default_page_kib: int = 2048
+    """The size of huge pages where none is named; the kernel's command line may change it (default_hugepagesz)."""
     processes: tuple[Process, ...] = field(default=(), repr=False)
     """Only when a plan may quiet the host."""
 

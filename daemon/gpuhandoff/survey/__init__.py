@@ -43,6 +43,7 @@ async def survey(host: Host, services: Sequence[str] = (), *, with_processes: bo
         memory_total=memory.total(host),
         memory_available=memory.available(host),
         hugepages=memory.pools(host),
+        default_page_kib=memory.default_page_kib(host),
         processes=await host.processes.all() if with_processes else (),
     )
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import functools
 import shlex
+import uuid
 from collections.abc import Sequence
 
 from tests.vm.agent import Done
@@ -35,9 +36,8 @@ class Guest:
     ) -> None:
         self.host, self.name = host, name
         self.functions = host.layout.functions if functions is None else functions
-        self._xml = _xml(name, self.functions, managed=managed, disk=disk, words=words)
-        host.machine.agent.push_text(self._xml, f"/root/{name}.xml")
-        self.virsh(f"define /root/{name}.xml")
+        host.machine.agent.push_text(domain(name, self.functions, managed=managed, disk=disk, words=words), self.file)
+        self.virsh(f"define {self.file}")
 
     def virsh(self, command: str, *, check: bool = True, timeout: float = 200) -> Done:
         """Run virsh."""
@@ -47,6 +47,11 @@ class Guest:
         """Start it; returns when libvirt says that it runs, or why it does not."""
         self.host.run(f"rm -f {self.serial_file}")
         return self.virsh(f"start {self.name}", check=check)
+
+    @property
+    def file(self) -> str:
+        """Where its XML is."""
+        return f"/root/{self.name}.xml"
 
     @property
     def serial_file(self) -> str:
@@ -71,16 +76,18 @@ class Guest:
         return self.host.run(f"cat /run/libvirt/qemu/{self.name}.pid").output.strip()
 
 
-def _xml(name: str, functions: Sequence[str], *, managed: bool, disk: str, words: str) -> str:
+def domain(name: str, functions: Sequence[str], *, managed: bool = False, disk: str = "", words: str = "") -> str:
+    """Return the XML as a person would write it."""
     devices = "".join(_hostdev(one, managed=managed) for one in functions)
     if disk:
         devices += (
-            f"<disk type='file' device='disk'><driver name='qemu' type='qcow2'/><source file='{disk}'/>"
+            f"<disk type='file' device='disk'><driver name='qemu' type='{disk.rpartition('.')[2]}'/><source file='{disk}'/>"
             "<target dev='vda' bus='virtio'/></disk>\n"
         )
     return f"""\
 <domain type='kvm'>
   <name>{name}</name>
+  <uuid>{uuid.uuid5(uuid.NAMESPACE_DNS, name)}</uuid>
   <memory unit='MiB'>{MEMORY}</memory>
   <vcpu>1</vcpu>
   <os>
@@ -126,7 +133,9 @@ def ready(host: BenchHost) -> str:
     """
     consent(host, "guest", "other")
     host.run("systemctl start libvirtd")
-    first = Guest(host, "first", functions=())
+    disk = "/var/lib/libvirt/images/first.raw"
+    host.run(f"mkdir -p $(dirname {disk}); truncate -s 1M {disk}")
+    first = Guest(host, "first", functions=(), disk=disk)
     first.start()
     first.wait_for("up")
     first.virsh("destroy first")

@@ -7,7 +7,7 @@ from collections.abc import Callable
 import pytest
 
 from tests.vm.bench_host import BenchHost, Snapshot, difference
-from tests.vm.domains import GREEN, Guest
+from tests.vm.domains import Guest
 
 CYCLES = 10
 DRIVEN = "bochs-drm drives display 0000:05:00.0"
@@ -32,8 +32,8 @@ def pull_the_plug_early(guest: Guest) -> None:
 
 
 def assert_back(host: BenchHost, before: Snapshot) -> None:
-    """The GPU is with the host, the desktop on it, and nothing differs."""
-    host.wait_for_state("host", timeout=60)
+    """The GPU is with the host, the desktop on it, and nothing differs. Nobody has to wait: libvirt has, in its hook."""
+    assert host.state() == "host"
     host.wait_for_desktop()
     assert difference(before, host.snapshot()) == []
 
@@ -64,28 +64,12 @@ def test_a_guest_that_ends_by_itself(libvirt: BenchHost, managed: bool) -> None:
 
 
 def test_ten_cycles_in_one_boot(libvirt: BenchHost) -> None:
+    """Some boot and draw, the others' plug is pulled as soon as they have the card; libvirt manages every other one."""
     before = libvirt.snapshot()
-    guest = Guest(libvirt)
     for number in range(CYCLES):
+        guest = Guest(libvirt, managed=bool(number % 2))
         guest.start()
         libvirt.wait_for_state("guest")
-        (shut_down, destroy, pull_the_plug_early)[number % 3](guest)
+        (destroy if number % 5 == 0 else pull_the_plug_early)(guest)
         guest.wait_for_end()
         assert_back(libvirt, before)
-
-
-def test_the_guests_console_is_on_the_card(libvirt: BenchHost) -> None:
-    desktop = libvirt.machine.picture()
-    assert desktop.share(GREEN) < 0.01
-    guest = Guest(libvirt)
-    guest.start()
-    guest.wait_for("drawn")
-    away = libvirt.machine.picture()
-    assert away.share(GREEN) > 0.9
-    shut_down(guest)
-    guest.wait_for_end()
-    libvirt.wait_for_state("host", timeout=60)
-    libvirt.wait_for_desktop()
-    again = libvirt.machine.picture()
-    assert again.share(GREEN) < 0.01
-    assert again.likeness(desktop) > 0.9

@@ -36,7 +36,6 @@ def test_a_card_that_moved(libvirt: BenchHost) -> None:
     look(files[1])
     guest.virsh(f"shutdown {guest.name}")
     guest.wait_for_end()
-    libvirt.wait_for_state("host", timeout=60)
     libvirt.wait_for_desktop()
     look(files[2])
 

@@ -81,4 +81,5 @@ def test_gpuhandoff_run_is_killed(single: BenchHost, first: str) -> None:
         single.wait_for(f"test ! -e /proc/{pid}")
         assert single.state() == "guest"
     single.run(f"kill -KILL {qemu}")
+    single.wait_for_state("host", timeout=60)
     assert_back(single, before)

@@ -139,6 +139,13 @@ class BenchHost:
         """Return the daemon's journal."""
         return self.run("journalctl -u gpuhandoffd -o cat --no-pager | tail -n 80", check=False).output
 
+    def last_words(self) -> str:
+        """Return what helps to understand a failure, also of a host that does not answer any more."""
+        try:
+            return self.log()
+        except (OSError, RuntimeError) as error:  # a TimeoutError is an OSError
+            return f"The test host does not answer ({error!r}).\n{self.machine.outside()}"
+
     def process(self, name: str) -> str:
         """Return pid and start time of a process, to tell it from its successor."""
         return self.run(f"for p in $(pgrep -x {name}); do cut -d' ' -f1,22 /proc/$p/stat; done").output.strip()

@@ -80,7 +80,7 @@ def pytest_runtest_makereport(item: pytest.Item) -> Iterator[None]:
     report = outcome.get_result()  # type: ignore[attr-defined]  # pluggy's result
     if report.when == "call" and report.failed:
         for host in _booted.values():
-            report.sections.append(("journal of gpuhandoffd", host.log()))
+            report.sections.append(("journal of gpuhandoffd", host.last_words()))
 
 
 def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:

@@ -107,6 +107,17 @@ class Machine:
         self.monitor.execute("screendump", filename=str(target))
         return Picture.parse(target.read_bytes())
 
+    def outside(self) -> str:
+        """Return what can be seen of a machine in which nobody answers."""
+        try:
+            seen = [f"{line}:\n{self.monitor.ask(line)}" for line in ("info status", "info cpus", "info registers -a")]
+        except OSError as error:
+            seen = [f"QEMU does not answer either: {error!r}"]
+        serial = (self.directory / "serial.log").read_text(errors="replace")
+        return "\n".join(
+            [*seen, f"serial port:\n{serial[-6000:]}", (self.directory / "qemu.log").read_text(errors="replace")]
+        )
+
     def stop(self) -> None:
         """Switch the machine off and forget it."""
         self.agent.close()

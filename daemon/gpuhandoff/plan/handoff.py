@@ -1,4 +1,4 @@
-"""The plan of a handoff: which of the thirteen steps this machine needs, in their fixed order."""
+"""The plan of a handoff: which of the steps this machine needs, in their fixed order."""
 
 from __future__ import annotations
 
@@ -41,6 +41,7 @@ def _leave_host(world: World, gpu: Gpu, options: Options, settings: HostSettings
         "keep the machine from sleeping while the GPU is away",
         "no suspend until the GPU is back",
     )
+    yield PlannedStep("load-vfio", {}, "load vfio-pci")
     if drives_display(world, gpu):
         yield _stop_display(world, gpu)
     services = [unit.name for unit in world.services if unit.is_active]

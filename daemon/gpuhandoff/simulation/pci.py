@@ -169,10 +169,12 @@ class PciBus:
         await self._attach_all(driver)
 
     async def _attach_all(self, driver: Driver) -> None:
+        """Try every device that matches: each is locked first, also one that is bound (driver_attach)."""
         for device in self.devices.values():
-            if device.driver is None and driver in self.matching(device) and not self._owned(device, driver):
+            if driver in self.matching(device):
                 async with self._locked(device):
-                    await self._try(device, driver)
+                    if device.driver is None and not self._owned(device, driver):
+                        await self._try(device, driver)
 
     async def _try(self, device: PciDevice, driver: Driver) -> None:
         """Probe as the driver core does by itself: a failure is logged and forgotten."""

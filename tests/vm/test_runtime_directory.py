@@ -80,7 +80,6 @@ def test_a_journal_that_nobody_can_read(dual: BenchHost) -> None:
     assert (dual.state(), "set aside" in dual.status()["reason"]) == ("detached", True)
     dual.reclaim()
     assert dual.state() == "host"
-    dual.run(f"rm /run/gpuhandoff/{dual.layout.gpu}.unreadable")
     assert difference(before, dual.snapshot()) == []
 
 

@@ -26,6 +26,7 @@ LAYERS: dict[str, set[str]] = {
     "config": {"errors", "messages", "model", "names"},
     "survey": {"host", "model"},
     "steps": {"errors", "host", "messages", "model"},
+    "verdict": {"model"},
     "plan": {"config", "errors", "model"},
     "transaction": {"errors", "host", "messages", "model", "plan", "steps"},
     "history": {"model"},

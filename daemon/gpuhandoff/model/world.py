@@ -43,6 +43,13 @@ class Function:
     boot_vga: bool = False
     subsystem_vendor: int = 0
     subsystem_device: int = 0
+    reset_methods: tuple[str, ...] = ()
+    """What reset_method lists, in the order in which they are tried; none where the kernel found none."""
+
+    @property
+    def identity(self) -> str:
+        """What is soldered: `10de:2786 1043:8800`, ids and those of the board's maker."""
+        return f"{self.vendor:04x}:{self.device:04x} {self.subsystem_vendor:04x}:{self.subsystem_device:04x}"
 
     @property
     def is_display(self) -> bool:
@@ -202,11 +209,15 @@ class World:
     boot_id: str
     kernel_release: str
     gpus: tuple[Gpu, ...]
+    kernel_version: str = ""
+    """The upstream version, `6.1.192`, which a distribution's release, `6.1.0-56-amd64`, may hide."""
     modules: tuple[Module, ...] = ()
     available_modules: frozenset[str] = frozenset()
     """Of the modules the plan may want to load: those that are loaded, built in, or found for the running kernel."""
     nvidia_version: str = ""
     """Of the loaded NVIDIA driver."""
+    nvidia_open: bool = False
+    """Whether these are NVIDIA's open kernel modules."""
     nvidia_modeset: bool = False
     """Whether nvidia-drm keeps the cards in use itself (its parameter modeset)."""
     iommu: bool = True

@@ -27,6 +27,12 @@ _STATUS = {
     "Job": "o",
     "DrivesDisplay": "b",
     "Connectors": "as",
+    "ResetVerdict": "s",
+    "ResetReason": "s",
+    "ResetSource": "s",
+    "ResetRisk": "b",
+    "Needed": "b",
+    "Guests": "u",
 }
 
 
@@ -81,6 +87,7 @@ def move_report(move: Move) -> dict[str, Variant]:
         "why": Variant("s", move.why),
         "vm": Variant("s", move.vm),
         "uid": Variant("u", move.uid),
+        "guests": Variant("u", move.guests),
         "job": Variant("u", move.job),
         "boot": Variant("s", move.boot_id),
         "began": Variant("t", move.began),

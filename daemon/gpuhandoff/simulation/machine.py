@@ -88,6 +88,7 @@ class SimulatedMachine:
         self.boot_id = BOOT_ID
         self.tree.text("/proc/sys/kernel/random/boot_id", lambda: f"{self.boot_id}\n")
         self.tree.text("/proc/sys/kernel/osrelease", f"{kernel_release}\n")
+        self.tree.text("/proc/version", f"Linux version {kernel_release} (builder) #1 SMP PREEMPT_DYNAMIC\n")
         for device in functions:
             add_function(self, device)
 

@@ -8,7 +8,7 @@ from dataclasses import replace
 from gpuhandoff.host import Host
 from gpuhandoff.model.cpus import parse_cpus
 from gpuhandoff.model.world import Function, Gpu, World
-from gpuhandoff.survey import graphics, memory, modules, nodes, pci
+from gpuhandoff.survey import graphics, memory, modules, nodes, pci, versions
 from gpuhandoff.survey.names import DeviceNames
 
 __all__ = ["read_boot_id", "survey"]
@@ -31,9 +31,11 @@ async def survey(host: Host, services: Sequence[str] = (), *, with_processes: bo
         boot_id=read_boot_id(host),
         kernel_release=host.kernel.read("/proc/sys/kernel/osrelease").strip(),
         gpus=tuple(gpus),
+        kernel_version=versions.kernel(host),
         modules=loaded,
         available_modules=modules.available(host, loaded),
         nvidia_version=modules.parameter(host, "/sys/module/nvidia/version"),
+        nvidia_open=versions.nvidia_is_open(host),
         nvidia_modeset=modules.parameter(host, "/sys/module/nvidia_drm/parameters/modeset") == "Y",
         iommu=bool(host.kernel.entries("/sys/kernel/iommu_groups")),
         sessions=await host.logins.sessions(),

@@ -48,7 +48,15 @@ def _function(host: Host, address: PciAddress) -> Function:
         boot_vga=display and _number(host, f"{directory}/boot_vga", absent=0) == 1,
         subsystem_vendor=_number(host, f"{directory}/subsystem_vendor", absent=0) if display else 0,
         subsystem_device=_number(host, f"{directory}/subsystem_device", absent=0) if display else 0,
+        reset_methods=tuple(_text(host, f"{directory}/reset_method").split()) if display else (),
     )
+
+
+def _text(host: Host, path: str) -> str:
+    try:
+        return host.kernel.read(path)
+    except OSError:
+        return ""
 
 
 def _number(host: Host, path: str, absent: int | None = None) -> int:

@@ -27,7 +27,7 @@ LAYERS: dict[str, set[str]] = {
     "survey": {"host", "model"},
     "steps": {"errors", "host", "messages", "model"},
     "verdict": {"model"},
-    "plan": {"config", "errors", "model"},
+    "plan": {"config", "errors", "model", "verdict"},
     "transaction": {"errors", "host", "messages", "model", "plan", "steps"},
     "history": {"model"},
     "report": {"model"},

@@ -249,4 +249,6 @@ class Daemon:
             "Gpus": [],
             "Busy": False,
             "Inhibited": False,
+            "Layout": "",
+            "LayoutReason": "",
         }

@@ -15,6 +15,7 @@ from gpuhandoff.model.verdict import Verdict
 from gpuhandoff.model.world import Gpu, State, World
 from gpuhandoff.names import GPU_INTERFACE, MANAGER_INTERFACE, MANAGER_PATH
 from gpuhandoff.plan.display import drives_display
+from gpuhandoff.plan.layout import is_integrated, layout_of, why_desktop_stays
 from gpuhandoff.service.objects import ObjectTree
 from gpuhandoff.service.paths import gpu_path
 from gpuhandoff.survey import survey
@@ -112,7 +113,9 @@ class Fleet:
         self._watch_groups({node for gpu in world.gpus if gpu.on_vfio for node in group_nodes(self._host, gpu)})
         for gpu in world.gpus:
             self._publish(gpu)
-        self._tree.update(MANAGER_PATH, MANAGER_INTERFACE, {"Gpus": [str(gpu.address) for gpu in world.gpus]})
+        layout = layout_of(world)
+        told = {"Gpus": [str(gpu.address) for gpu in world.gpus], "Layout": str(layout.kind), "LayoutReason": layout.reason}
+        self._tree.update(MANAGER_PATH, MANAGER_INTERFACE, told)
         self._surveyed(world)
         return world
 
@@ -150,7 +153,10 @@ class Fleet:
             "Reason": standing.reason,
             "Driver": gpu.display.driver or "",
             "DrivesDisplay": drives_display(self.world, gpu),
+            "Desktop": why_desktop_stays(self.world, gpu),
             "Connectors": list(gpu.connected),
+            "Integrated": is_integrated(gpu),
+            "Asleep": gpu.display.power.asleep,
             "Vm": record.vm if record is not None else "",
             "Owner": f"{gpu.guest.name} (pid {gpu.guest.pid})" if gpu.guest else "",
             "Job": running[1] if running else "/",

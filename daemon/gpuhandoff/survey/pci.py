@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import contextlib
+from dataclasses import replace
 
 from gpuhandoff.host import Host
 from gpuhandoff.model.address import PciAddress
+from gpuhandoff.model.hardware import Power
 from gpuhandoff.model.world import Function
 
 DEVICES = "/sys/bus/pci/devices"
@@ -22,6 +24,17 @@ def functions(host: Host) -> tuple[Function, ...]:
     return tuple(sorted(found, key=lambda one: one.address))
 
 
+def belongs(display: Function, one: Function) -> bool:
+    """Tell whether a function moves with a display function: it shares its slot and its IOMMU group.
+
+    In the slot of a processor's graphics sit its USB controllers and other things as well, each in a group of its own:
+    of these only the sound of the screens belongs to the card.
+    """
+    if not one.address.same_slot(display.address) or one.is_bridge:
+        return False
+    return one.iommu_group == display.iommu_group or (one.is_audio and one.address.function == 1)
+
+
 def upstream_port(host: Host, address: PciAddress) -> PciAddress | None:
     """Return the bridge or root port right above a function, None on a root bus."""
     parent = host.kernel.resolve(address.sysfs).rpartition("/")[0].rpartition("/")[2]
@@ -29,6 +42,18 @@ def upstream_port(host: Host, address: PciAddress) -> PciAddress | None:
         return PciAddress.parse(parent)
     except ValueError:
         return None
+
+
+def with_power(host: Host, function: Function) -> Function:
+    """Return a function with what the kernel remembers of its power. None of this is read from the card itself."""
+    directory = function.address.sysfs
+    power = Power(
+        status=_text(host, f"{directory}/power/runtime_status"),
+        control=_text(host, f"{directory}/power/control"),
+        state=_text(host, f"{directory}/power_state"),
+        d3cold_allowed=_text(host, f"{directory}/d3cold_allowed") != "0",
+    )
+    return replace(function, power=power)
 
 
 def _function(host: Host, address: PciAddress) -> Function:

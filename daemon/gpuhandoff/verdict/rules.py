@@ -14,6 +14,9 @@ CARDS = Path(__file__).with_name("cards.tsv")
 KERNELS = Path(__file__).with_name("kernels.tsv")
 _RANGE = re.compile(r"(!?)([0-9a-f]{4})(?:-([0-9a-f]{4}))?")
 
+AMD_PROCESSOR = "AMD processor graphics"
+"""The family of graphics that are a part of the processor."""
+
 Version = tuple[int, ...]
 
 
@@ -67,6 +70,11 @@ def version_of(text: str) -> Version:
 def cards(path: Path = CARDS) -> tuple[CardRule, ...]:
     """Return the rows about cards, in the order in which they count; raises ValueError for one that makes no sense."""
     return tuple(_card(row) for row in _rows(path, ("vendor", "ids", "family", "driver", "verdict", "reason", "source")))
+
+
+def family_of(vendor: int, device: int) -> str:
+    """Return the family of a card, empty for one that is in no table."""
+    return next((rule.family for rule in cards() if rule.fits(vendor, device, rule.driver)), "")
 
 
 @cache

@@ -100,10 +100,10 @@ async def test_bridges_of_a_group_are_told_from_what_breaks_it() -> None:
 @in_virtual_time
 async def test_in_a_processors_slot_only_its_sound_belongs_to_the_graphics() -> None:
     above = hardware.port(8, 3)
-    slot = [(0x1638, VGA, 10), (0x1637, hardware.AUDIO, 11), (0x1639, hardware.USB, 12), (0x15E2, 0x048000, 13)]
+    slot = [(AMD, 0x1638, VGA), (AMD, 0x1637, hardware.AUDIO), (0x1022, 0x1639, hardware.USB), (0x1022, 0x15E2, 0x048000)]
     functions = [
-        PciDevice(PciAddress(0, 9, 0, place), AMD, device, pci_class, group, parent=above)
-        for place, (device, pci_class, group) in enumerate(slot)
+        PciDevice(PciAddress(0, 9, 0, place), vendor, device, pci_class, 10 + place, parent=above)
+        for place, (vendor, device, pci_class) in enumerate(slot)
     ]
     gpu = await card(SimulatedMachine((above, *functions)), PciAddress(0, 9, 0, 0))
     assert [one.address.function for one in gpu.functions] == [0, 1]
@@ -111,6 +111,21 @@ async def test_in_a_processors_slot_only_its_sound_belongs_to_the_graphics() -> 
         one.group = 10
     together = await card(SimulatedMachine((above, *functions)), PciAddress(0, 9, 0, 0))
     assert [one.address.function for one in together.functions] == [0, 1, 2, 3]
+
+
+@in_virtual_time
+async def test_a_card_may_have_each_function_in_a_group_of_its_own() -> None:
+    above, beside = hardware.port(1, 1), hardware.port(3, 27)
+    functions = hardware.rx_6800(above, 1, 26)
+    for place, one in enumerate(functions):
+        one.group = 26 + place
+    machine = SimulatedMachine((above, *functions, beside, hardware.network(4, 28, beside)))
+    gpu = await card(machine)
+    assert [one.address.function for one in gpu.functions] == [0, 1, 2, 3]
+    assert gpu.groups == (26, 27, 28, 29)
+    assert [str(one.address) for one in gpu.ports] == ["0000:00:03.0"]
+    assert [str(one.address) for one in gpu.group] == ["0000:04:00.0"]
+    assert gpu.nodes == ("/dev/vfio/26", "/dev/vfio/27", "/dev/vfio/28", "/dev/vfio/29")
 
 
 @in_virtual_time

@@ -171,8 +171,8 @@ class Unit:
 class Gpu:
     """A display controller with everything that moves with it.
 
-    `functions` are all functions of the card (display first, ascending); `group` is every other device of the IOMMU
-    group that is not a bridge.
+    `functions` are all functions of the card (display first, ascending); `group` is every other device of their IOMMU
+    groups that is not a bridge.
     """
 
     address: PciAddress
@@ -180,7 +180,7 @@ class Gpu:
     functions: tuple[Function, ...]
     group: tuple[Function, ...] = ()
     ports: tuple[Function, ...] = ()
-    """Bridges in the IOMMU group, which may stay with the host (kernel.md 3)."""
+    """Bridges in these groups, which may stay with the host (kernel.md 3)."""
     upstream_port: PciAddress | None = None
     cards: tuple[str, ...] = ()
     """DRM nodes, /dev/dri/card0, /dev/dri/renderD128."""
@@ -189,7 +189,7 @@ class Gpu:
     """Whether the kernel says that the firmware showed its picture here (7.2 and later)."""
     bars: tuple[Bar, ...] = ()
     reserved: tuple[ReservedRegion, ...] = ()
-    """Of its IOMMU group."""
+    """Of these groups."""
     framebuffers: tuple[Framebuffer, ...] = ()
     consoles: tuple[Console, ...] = ()
     nodes: tuple[str, ...] = ()
@@ -202,6 +202,11 @@ class Gpu:
     def display(self) -> Function:
         """The display function itself."""
         return next(function for function in self.functions if function.address == self.address)
+
+    @property
+    def groups(self) -> tuple[int, ...]:
+        """The IOMMU groups of its functions, ascending: one for all of them, or one each."""
+        return tuple(sorted({one.iommu_group for one in self.functions if one.iommu_group is not None}))
 
     @property
     def connected(self) -> tuple[str, ...]:

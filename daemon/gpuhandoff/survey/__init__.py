@@ -62,12 +62,9 @@ async def _gpu(host: Host, display: Function, functions: Sequence[Function]) -> 
     """Return a card with everything that moves with it."""
     card = tuple(pci.with_power(host, one) for one in functions if pci.belongs(display, one))
     display = next(one for one in card if one.address == display.address)
+    groups = {one.iommu_group for one in card if one.iommu_group is not None}
     others = tuple(
-        one
-        for one in functions
-        if display.iommu_group is not None
-        and one.iommu_group == display.iommu_group
-        and one.address not in {mine.address for mine in card}
+        one for one in functions if one.iommu_group in groups and one.address not in {mine.address for mine in card}
     )
     name = _NAMES.name(host.kernel, display.vendor, display.device)
     gpu = Gpu(
@@ -84,6 +81,6 @@ async def _gpu(host: Host, display: Function, functions: Sequence[Function]) -> 
         connectors=graphics.connectors(host, display.address),
         boot_display=graphics.boot_display(host, display.address),
         bars=windows.bars(host, display),
-        reserved=windows.reserved(host, display),
+        reserved=tuple(region for group in sorted(groups) for region in windows.reserved(host, group)),
         framebuffers=graphics.framebuffers(host, display.address),
     )

@@ -25,14 +25,14 @@ def functions(host: Host) -> tuple[Function, ...]:
 
 
 def belongs(display: Function, one: Function) -> bool:
-    """Tell whether a function moves with a display function: it shares its slot and its IOMMU group.
+    """Tell whether a function moves with a display function: it shares its slot, and its maker or its IOMMU group.
 
-    In the slot of a processor's graphics sit its USB controllers and other things as well, each in a group of its own:
-    of these only the sound of the screens belongs to the card.
+    A card may have each of its functions in a group of its own. In the slot of an AMD processor's graphics (1002) sit also
+    its USB controllers, its security processor and the mainboard's sound (1022), which are nobody's card.
     """
     if not one.address.same_slot(display.address) or one.is_bridge:
         return False
-    return one.iommu_group == display.iommu_group or (one.is_audio and one.address.function == 1)
+    return one.vendor == display.vendor or one.iommu_group == display.iommu_group
 
 
 def upstream_port(host: Host, address: PciAddress) -> PciAddress | None:

@@ -24,12 +24,10 @@ def bars(host: Host, display: Function) -> tuple[Bar, ...]:
     return tuple(found)
 
 
-def reserved(host: Host, display: Function) -> tuple[ReservedRegion, ...]:
-    """Return the reserved regions of the card's IOMMU group."""
-    if display.iommu_group is None:
-        return ()
+def reserved(host: Host, group: int) -> tuple[ReservedRegion, ...]:
+    """Return the reserved regions of an IOMMU group."""
     found = []
-    for line in _read(host, f"{GROUPS}/{display.iommu_group}/reserved_regions").splitlines():
+    for line in _read(host, f"{GROUPS}/{group}/reserved_regions").splitlines():
         words = line.split()
         if len(words) == len(("start", "end", "kind")):
             found.append(ReservedRegion(int(words[0], 16), int(words[1], 16), words[2]))

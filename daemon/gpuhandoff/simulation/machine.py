@@ -38,6 +38,7 @@ from gpuhandoff.simulation.vfio import Vfio
 from gpuhandoff.simulation.waits import Waits
 
 BOOT_ID = "3f0c2f4e-5d0a-4b57-9a39-0c6f7b1d2e88"
+COMMAND_LINE = "BOOT_IMAGE=/boot/vmlinuz root=/dev/nvme0n1p2 ro quiet intel_iommu=on"
 QEMU_CGROUP = "/machine.slice/machine-qemu-1-guest.scope"
 
 
@@ -55,12 +56,13 @@ class SimulatedMachine:
         nvidia_version: str = "",
         iommu: bool = True,
         iommu_table: str = "DMAR",
-        command_line: str = "BOOT_IMAGE=/boot/vmlinuz root=/dev/nvme0n1p2 ro quiet intel_iommu=on",
+        command_line: str = COMMAND_LINE,
         cpus: int = 8,
         memory: int = 16 << 30,
     ) -> None:
         self.kernel_release = kernel_release
         self.nvidia_version = nvidia_version
+        self.nvidia_open = True
         self.iommu = iommu
         self.direct_regions: dict[int, list[str]] = {}
         """What the firmware wants mapped, by IOMMU group, as lines of reserved_regions."""

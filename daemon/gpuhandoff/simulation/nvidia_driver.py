@@ -19,8 +19,9 @@ VERSION = "/proc/driver/nvidia/version"
 
 
 def show_version(machine: SimulatedMachine, module: str) -> None:
-    """Say which driver it is: NVIDIA's open kernel modules."""
-    text = f"NVRM version: NVIDIA UNIX Open Kernel Module for x86_64  {machine.nvidia_version}  Release Build"
+    """Say which driver it is: NVIDIA's open kernel modules, or the others."""
+    kind = "Open Kernel Module for x86_64" if machine.nvidia_open else "x86_64 Kernel Module"
+    text = f"NVRM version: NVIDIA UNIX {kind}  {machine.nvidia_version}  Release Build"
     machine.tree.text(VERSION, f"{text}\nGCC version:  gcc version 14.2.0 (Debian 14.2.0-19)\n")
 
 

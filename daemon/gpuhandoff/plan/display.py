@@ -38,6 +38,14 @@ def drives_display(world: World, gpu: Gpu) -> bool:
     return manager.is_active and nobody and (bool(gpu.consoles) or len(world.gpus) == 1) and not gpu.on_vfio
 
 
+def is_needed(world: World, gpu: Gpu) -> bool:
+    """Tell whether the host has to get this GPU back: it is the only one, or shows the desktop.
+
+    Any other may stay with its guests until the next reboot, and nobody misses it.
+    """
+    return len(world.gpus) == 1 or drives_display(world, gpu)
+
+
 def ends_with_display(world: World, gpu: Gpu, holder: Holder) -> bool:
     """Tell whether a holder goes when the sessions that this GPU shows are ended."""
     if holder.seat_service:

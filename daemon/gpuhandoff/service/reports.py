@@ -11,6 +11,7 @@ from gpuhandoff.history.move import Move
 from gpuhandoff.messages import Variant
 from gpuhandoff.model.plan import Json
 from gpuhandoff.model.world import Gpu, Holder
+from gpuhandoff.plan.layout import layout_of
 from gpuhandoff.service.fleet import Fleet
 from gpuhandoff.service.jobs import Jobs
 
@@ -26,7 +27,16 @@ _STATUS = {
     "Owner": "s",
     "Job": "o",
     "DrivesDisplay": "b",
+    "Desktop": "s",
+    "Integrated": "b",
+    "Asleep": "b",
     "Connectors": "as",
+    "ResetVerdict": "s",
+    "ResetReason": "s",
+    "ResetSource": "s",
+    "ResetRisk": "b",
+    "Needed": "b",
+    "Guests": "u",
 }
 
 
@@ -34,6 +44,9 @@ def status_report(fleet: Fleet, jobs: Jobs) -> dict[str, Variant]:
     """Return the reply of Status: one `a{sv}` per GPU by its address, and the versions."""
     report = {str(gpu.address): Variant("a{sv}", _gpu_report(fleet, jobs, gpu)) for gpu in fleet.world.gpus}
     report["version"] = Variant("s", gpuhandoff.__version__)
+    layout = layout_of(fleet.world)
+    report["layout"] = Variant("s", str(layout.kind))
+    report["layout-reason"] = Variant("s", layout.reason)
     report["kernel"] = Variant("s", fleet.world.kernel_release or platform.release())
     return report
 
@@ -81,6 +94,7 @@ def move_report(move: Move) -> dict[str, Variant]:
         "why": Variant("s", move.why),
         "vm": Variant("s", move.vm),
         "uid": Variant("u", move.uid),
+        "guests": Variant("u", move.guests),
         "job": Variant("u", move.job),
         "boot": Variant("s", move.boot_id),
         "began": Variant("t", move.began),

@@ -44,6 +44,10 @@ class PciDevice:
     connectors: tuple[tuple[str, bool], ...] = ()
     """Name and whether a screen is attached."""
     reset_method: str = ""
+    bars: tuple[tuple[int, int, tuple[int, ...]], ...] = ()
+    """Number, size, and the sizes to which it can be set, in MiB."""
+    wakes: int = 0
+    """How often somebody has woken it by looking into its registers while it slept."""
     control: str = "on"
     d3cold_allowed: bool = True
     override: str = ""

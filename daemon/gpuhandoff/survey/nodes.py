@@ -24,9 +24,8 @@ def of_card(host: Host, gpu: Gpu) -> tuple[str, ...]:
 
 
 def group_nodes(host: Host, gpu: Gpu) -> tuple[str, ...]:
-    """Return the nodes through which a VMM has the card."""
-    group = gpu.display.iommu_group
-    found = [] if group is None else [f"/dev/vfio/{group}"]
+    """Return the nodes through which a VMM has the card, whose functions may be in several groups."""
+    found = [f"/dev/vfio/{group}" for group in gpu.groups]
     for function in gpu.functions:
         found += [f"/dev/vfio/devices/{name}" for name in host.kernel.entries(f"{function.address.sysfs}/vfio-dev")]
     return tuple(found)

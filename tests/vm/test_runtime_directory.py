@@ -71,7 +71,7 @@ def test_a_reclaim_with_a_read_only_directory(dual: BenchHost) -> None:
 
 
 def test_a_journal_that_nobody_can_read(dual: BenchHost) -> None:
-    """It is set aside. Reclaim gives the card back all the same. What nobody knows any more stays: vfio's modules, no D3cold."""
+    """It is set aside, and Reclaim gives the card back. What nobody knows any more stays: vfio's modules, no D3cold."""
     dual.run("modprobe -a vfio_pci vfio_iommu_type1")
     before = dual.snapshot()
     dual.handoff()

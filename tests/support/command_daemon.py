@@ -29,6 +29,8 @@ _SIGNATURES = {
     "Reclaim": "o",
     "Status": "a{sv}",
     "Plan": "a(ssa{sv})",
+    "Preview": "a{sv}",
+    "Diagnose": "aa{sv}",
     "Holders": "aa{sv}",
     "Cancel": "",
 } | {

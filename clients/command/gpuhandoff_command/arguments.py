@@ -20,6 +20,7 @@ exit status:
   2  wrong usage                7  stuck: failed, and could not be undone
   3  refused: no such GPU, busy, in use, inhibited, not isolated, unsupported, consent needed
   4  not allowed              130  cancelled
+  8  doctor: nothing worse than warnings
 `run` and `inhibit` end with their command's own status, or 128 and the signal that ended it.
 
 gpuhandoff(1) explains all of it; gpuhandoff.toml(5) sets defaults.
@@ -74,6 +75,7 @@ def parser() -> argparse.ArgumentParser:
     _gpu(plan)
     _options(plan)
     plan.add_argument("--reclaim", action="store_true", help="show the steps of taking it back instead")
+    plan.add_argument("-v", "--verbose", action="store_true", help="show how each step is undone, and how long it takes")
     handoff = add("handoff", "lend a GPU")
     _gpu(handoff)
     _options(handoff)
@@ -103,7 +105,7 @@ def parser() -> argparse.ArgumentParser:
     cancel = add("cancel", "stop a handoff that runs; what it did is undone")
     _gpu(cancel)
     _no_wait(cancel)
-    add("doctor", "look whether libvirt will run the hook, and whether another one is in its way; changes nothing")
+    add("doctor", "find what stands in the way of lending a GPU and getting it back; changes nothing")
     add("watch", "follow what happens, until Ctrl-C")
     return top
 

@@ -26,6 +26,7 @@ async def survey(host: Host, services: Sequence[str] = (), *, with_processes: bo
     gpus = graphics.with_consoles(host, gpus)
     gpus = await nodes.with_holders(host, gpus)
     units = [await host.units.unit(name) for name in services]
+    processes = await host.processes.all() if with_processes else ()
     loaded = modules.loaded(host)
     available = modules.available(host, loaded)
     return World(
@@ -49,7 +50,8 @@ async def survey(host: Host, services: Sequence[str] = (), *, with_processes: bo
         memory_total=memory.total(host),
         memory_available=memory.available(host),
         hugepages=memory.pools(host),
-        processes=await host.processes.all() if with_processes else (),
+        processes=processes,
+        applications=nodes.applications(host, processes),
     )
 
 

@@ -44,7 +44,8 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument(
         "--simulate",
         metavar="SCENARIO",
-        help="serve a simulated machine on the bus at DBUS_SYSTEM_BUS_ADDRESS; touches nothing of this one",
+        help="serve a simulated machine, or that of a report's file, on the bus at DBUS_SYSTEM_BUS_ADDRESS; touches nothing "
+        "of this one",
     )
     parser.add_argument(
         "--simulate-deny",

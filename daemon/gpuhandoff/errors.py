@@ -96,9 +96,16 @@ class RolledBackError(ProblemError):
 
 
 class StuckError(ProblemError):
-    """A step failed and could not be undone either; the sentence names the step, the cause and the remedy."""
+    """A step failed and could not be undone either; the sentence names the step, the cause and the remedy.
+
+    `lost`: it was the card that did not come back, and nobody held it.
+    """
 
     name = ERROR_PREFIX + "Stuck"
+
+    def __init__(self, message: str, *, lost: bool = False) -> None:
+        super().__init__(message)
+        self.lost = lost
 
 
 class AccessDeniedError(ProblemError):

@@ -373,7 +373,7 @@ async def test_a_daemon_that_dies_in_the_middle_of_a_call(daemon: FakeDaemon, co
         await daemon.bus.close()
         return ()
 
-    daemon.answers = {"Plan": die}
+    daemon.answers = {"Preview": die}
     ended = await command("plan")
     assert ended.status == 5
     assert ended.err.startswith(WENT)

@@ -101,7 +101,7 @@ async def test_a_move_is_on_the_disk_before_its_first_step(tmp_path: Path) -> No
 @in_virtual_time
 async def test_a_rollback_tells_what_failed_and_what_was_undone(tmp_path: Path) -> None:
     product = await started(tmp_path)
-    product.machine.faults.set(refuse(errno.EIO), kind="load-module", target="vfio_pci")
+    product.machine.faults.set(refuse(errno.EIO), kind="write", target="power/control")
     with pytest.raises(RemoteError) as caught:
         await product.handoff(GPU)
     (move,) = await history(product)
@@ -253,7 +253,7 @@ def test_a_daemon_that_is_killed_at_any_operation_is_followed_by_a_recovery(tmp_
 async def test_killed_then_recovered_then_cut_off_in_a_reclaim(tmp_path: Path) -> None:
     """The same with real deaths, of the daemon and of the machine, one after the other."""
     product = await started(tmp_path)
-    product.machine.faults.set(just_before(product.kill), kind="load-module", target="vfio_pci")
+    product.machine.faults.set(just_before(product.kill), kind="write", target="drivers_probe")
     with pytest.raises(RemoteError):
         await product.handoff(GPU)
     await product.start_daemon()

@@ -93,7 +93,7 @@ async def test_no_name_is_in_it_unless_it_is_asked_for(tmp_path: Path) -> None:
 async def test_a_running_job_and_what_the_kernel_has_not_finished(tmp_path: Path) -> None:
     product = await started(tmp_path)
     go_on = asyncio.Event()
-    product.machine.faults.set(hang(go_on), kind="load-module", target="vfio_pci")
+    product.machine.faults.set(hang(go_on), kind="write", target="drivers_probe")
     moving = asyncio.create_task(product.handoff(GPU))
     await asyncio.sleep(5)
     found = await report(product)

@@ -50,6 +50,7 @@ def writes(machine: SimulatedMachine, target: str) -> list[str]:
 async def second_gpu() -> StepBench:
     """Claimed, still with its driver."""
     bench = await StepBench.of(await igpu_dgpu())
+    await bench.apply("load-vfio", {})
     await bench.apply("claim-functions", claim(bench.machine))
     return bench
 
@@ -163,6 +164,7 @@ async def test_a_console_that_does_not_come_back_by_itself_keeps_nothing_from_co
 async def test_fact_9_a_firmware_framebuffer_that_vfio_drove_off_is_gone_and_no_error() -> None:
     machine = await firmware_only()
     bench = await StepBench.of(machine)
+    await bench.apply("load-vfio", {})
     await bench.apply("claim-functions", claim(machine))
     await bench.apply("unbind-framebuffers", framebuffers(machine))
     await bench.apply("bind-vfio", bind(machine))
@@ -208,6 +210,7 @@ async def test_consumers_go_first_then_modules_in_order_and_never_drm() -> None:
 async def test_a_shared_driver_is_unbound_and_stays_loaded() -> None:
     machine = await twin()
     bench = await StepBench.of(machine)
+    await bench.apply("load-vfio", {})
     await bench.apply("claim-functions", claim(machine, gpu=SECOND_GPU))
     await bench.apply("unload-driver", unload(machine, modules=[], gpu=SECOND_GPU))
     assert driver(machine, SECOND_GPU) is None
@@ -279,6 +282,7 @@ async def test_functions_without_a_driver_stay_without() -> None:
     bench = await StepBench.of(machine)
     await machine.kernel.write("/sys/bus/pci/drivers/snd_hda_intel/unbind", AUDIO)
     before = machine.snapshot()
+    await bench.apply("load-vfio", {})
     await bench.apply("claim-functions", claim(machine))
     await bench.apply("unload-driver", unload(machine, modules=NVIDIA))
     await bench.apply("bind-vfio", bind(machine))
@@ -343,8 +347,6 @@ async def test_drivers_probe_that_lies_is_not_believed() -> None:
 async def test_a_function_that_another_driver_takes_is_named() -> None:
     bench = await second_gpu()
     await bench.apply("unload-driver", unload(bench.machine, modules=NVIDIA))
-    await bench.machine.kernel.load_module("vfio_pci")
-    await bench.machine.kernel.write("/sys/bus/pci/drivers/vfio-pci/unbind", AUDIO)
 
     def meddle() -> None:
         bench.machine.pci.at(AUDIO).override = ""
@@ -358,9 +360,6 @@ async def test_a_function_that_another_driver_takes_is_named() -> None:
 async def test_a_kernel_that_lies_throughout_is_found_out() -> None:
     bench = await second_gpu()
     await bench.apply("unload-driver", unload(bench.machine, modules=NVIDIA))
-    await bench.machine.kernel.load_module("vfio_pci")
-    for address in functions(bench.machine):
-        await bench.machine.kernel.write("/sys/bus/pci/drivers/vfio-pci/unbind", address)
     bench.machine.faults.set(lie(), kind="write", target="drivers_probe", nth=0)
     bench.machine.faults.set(lie(), kind="write", target="vfio-pci/bind", nth=0)
     with pytest.raises(RolledBackError, match=rf"{AUDIO} is still without a driver 10 s after"):
@@ -373,6 +372,7 @@ async def test_vfio_that_does_not_take_a_function_says_why_at_once() -> None:
     machine = SimulatedMachine((above, *hardware.rtx_4070(above, 1, 14, boot_vga=False)), iommu=False)
     await machine.boot((), ())
     bench = await StepBench.of(machine)
+    await bench.apply("load-vfio", {})
     await bench.apply("claim-functions", claim(machine))
     began = asyncio.get_running_loop().time()
     with pytest.raises(RolledBackError, match=rf"The driver vfio-pci does not take {AUDIO}: Invalid argument"):
@@ -382,13 +382,13 @@ async def test_vfio_that_does_not_take_a_function_says_why_at_once() -> None:
 
 @in_virtual_time
 async def test_a_kernel_without_vfio_is_told_from_one_that_refuses_it() -> None:
-    bench = await second_gpu()
+    bench = await StepBench.of(await igpu_dgpu())
     bench.machine.faults.set(refuse(errno.EIO), kind="load-module", target="vfio_pci")
     with pytest.raises(UnsupportedError, match="vfio_pci cannot be loaded: Input/output error"):
-        await bench.apply("bind-vfio", bind(bench.machine))
+        await bench.apply("load-vfio", {})
     del bench.machine.modules.available["vfio_pci"]
     with pytest.raises(UnsupportedError, match=r"running kernel has no module vfio_pci.*reboot"):
-        await bench.apply("bind-vfio", bind(bench.machine))
+        await bench.apply("load-vfio", {})
 
 
 @in_virtual_time
@@ -420,6 +420,7 @@ async def test_never_unbound_under_a_guest_with_iommufd() -> None:
 async def test_another_card_on_vfio_is_not_taken_from_it_with_the_modules() -> None:
     machine = await twin()
     bench = await StepBench.of(machine)
+    await bench.apply("load-vfio", {})
     await bench.apply("claim-functions", claim(machine, gpu=SECOND_GPU))
     await bench.apply("unload-driver", unload(machine, modules=[], gpu=SECOND_GPU))
     await bench.apply("bind-vfio", bind(machine, gpu=SECOND_GPU))

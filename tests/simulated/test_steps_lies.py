@@ -12,7 +12,7 @@ from gpuhandoff.simulation.clock import in_virtual_time
 from gpuhandoff.simulation.faults import Effect, lie, refuse, reject
 from gpuhandoff.simulation.scenarios import igpu_dgpu, single_nvidia
 from gpuhandoff.simulation.snapshot import differences
-from gpuhandoff.steps.bind_vfio import FAMILY
+from gpuhandoff.steps.load_vfio import FAMILY
 from tests.support.step_cases import CASES, confine, stop_display, stop_services
 from tests.support.steps import StepBench
 
@@ -87,8 +87,7 @@ async def test_an_unbind_that_is_refused_is_told_as_the_kernel_said_it() -> None
 @pytest.mark.parametrize("nth", [1, 0], ids=["once", "always"])
 async def test_vfio_modules_go_at_the_second_try_or_stay(effect: Effect, nth: int) -> None:
     bench = await StepBench.of(await single_nvidia())
-    for name, arguments in CASES["bind-vfio, NVIDIA"].chain:
-        await bench.apply(name, arguments(bench.machine))
+    await bench.apply("load-vfio", {})
     bench.machine.faults.set(effect, kind="remove-module", target="vfio_pci", nth=nth)
     await bench.undo_latest()
     left = [name for name in FAMILY if name in bench.machine.modules.loaded]

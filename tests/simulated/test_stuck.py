@@ -99,12 +99,30 @@ async def test_the_next_daemon_waits_for_what_the_last_one_left_hanging(tmp_path
 @in_virtual_time
 async def test_only_the_stuck_gpu_refuses_work(tmp_path: Path) -> None:
     one = await product(tmp_path, "twin")
-    one.machine.faults.set(hang(), target="/snd_hda_intel/unbind", detail="0000:01:00.1")
+    was = one.machine.snapshot()
+    holders = hold_sound(one)
     await stuck(one)
     await one.handoff(OTHER)
     assert (await one.status(OTHER))["state"] == "detached"
     await one.reclaim(OTHER)
     assert (await one.status(GPU))["state"] == "stuck"
+    one.machine.processes.end(holders[0].pid)
+    await asyncio.sleep(30)
+    assert differences(was, one.machine.snapshot()) == []
+    await one.stop()
+
+
+@in_virtual_time
+async def test_a_driver_that_is_loaded_waits_for_a_function_that_hangs(tmp_path: Path) -> None:
+    """What makes vfio-pci be loaded before anything can hang: seen on 6.12.107, where modprobe never returned."""
+    one = await product(tmp_path)
+    hold_sound(one)
+    await stuck(one)
+    assert "vfio_pci" in one.machine.modules.loaded
+    await one.machine.modules.remove("vfio_pci")
+    with pytest.raises(TimeoutError):
+        async with asyncio.timeout(600):
+            await one.machine.modules.load("vfio_pci")
     for task in tuple(one.machine.operations):
         task.cancel()
     await one.stop()

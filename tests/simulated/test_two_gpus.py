@@ -13,6 +13,7 @@ from gpuhandoff.simulation.clock import in_virtual_time
 from gpuhandoff.simulation.faults import before
 from gpuhandoff.simulation.scenarios import GPU, SECOND_GPU, twin
 from gpuhandoff.simulation.snapshot import differences
+from gpuhandoff.steps.load_vfio import FAMILY
 from tests.support.life_of_a_machine import unnumbered
 from tests.support.product import Product
 
@@ -75,6 +76,17 @@ async def test_the_second_comes_while_the_first_is_called_off(tmp_path: Path) ->
     await asyncio.sleep(10)
     assert [(await one.status(gpu))["state"] for gpu in BOTH] == ["host", "host"]
     assert differences(was, unnumbered(one.machine.snapshot())) == []
+    await one.stop()
+
+
+@pytest.mark.parametrize("back", [BOTH, BOTH[::-1]], ids=["first-first", "second-first"])
+@in_virtual_time
+async def test_modules_stay_for_as_long_as_one_of_them_is_away(tmp_path: Path, back: tuple[str, ...]) -> None:
+    one, _ = await handed_off(tmp_path, BOTH)
+    await one.reclaim(back[0])
+    assert {"vfio_pci", "vfio_iommu_type1"} <= set(one.machine.modules.loaded)
+    await one.reclaim(back[1])
+    assert not set(FAMILY) & set(one.machine.modules.loaded)
     await one.stop()
 
 

@@ -18,7 +18,7 @@ from gpuhandoff.simulation.faults import Effect, Hang, Operation, Perform, refus
 from gpuhandoff.simulation.lives import KilledError
 from gpuhandoff.simulation.scenarios import GPU, INTEL_GPU, SCENARIOS, SECOND_GPU
 from gpuhandoff.simulation.snapshot import differences
-from gpuhandoff.steps.bind_vfio import FAMILY
+from gpuhandoff.steps.load_vfio import FAMILY
 from gpuhandoff.transaction.journal import Journal
 from tests.support import fault_effects
 from tests.support.product import OPTIONS, Product

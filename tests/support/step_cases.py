@@ -55,6 +55,11 @@ def settle(machine: SimulatedMachine, *, terminate: bool = False, gpu: str = GPU
     return {"nodes": sorted(nodes), "terminate": terminate, "grace": 3}
 
 
+def load(_machine: SimulatedMachine) -> Json:
+    """The modules of VFIO are those of every GPU."""
+    return {}
+
+
 def claim(machine: SimulatedMachine, *, gpu: str = GPU) -> Json:
     """Return a card and its port."""
     parent = machine.pci.at(gpu).parent
@@ -168,6 +173,7 @@ async def never_huge() -> SimulatedMachine:
 
 
 SCREEN_OFF: tuple[tuple[str, Arguments], ...] = (
+    ("load-vfio", load),
     ("stop-display", stop_display),
     ("stop-gpu-services", stop_services),
     ("settle-holders", settle),
@@ -175,11 +181,12 @@ SCREEN_OFF: tuple[tuple[str, Arguments], ...] = (
 )
 
 CASES: dict[str, StepCase] = {
-    "stop-display": StepCase(single_nvidia, SCREEN_OFF[:1]),
-    "stop-display, GNOME": StepCase(partial(single_amd, ends=Compositor.USER_SERVICE), SCREEN_OFF[:1]),
-    "stop-display, Plasma": StepCase(plasma, SCREEN_OFF[:1]),
-    "stop-gpu-services": StepCase(single_nvidia, SCREEN_OFF[:2]),
-    "settle-holders": StepCase(single_nvidia, SCREEN_OFF[:3], reversible=False),
+    "load-vfio": StepCase(single_nvidia, SCREEN_OFF[:1]),
+    "stop-display": StepCase(single_nvidia, SCREEN_OFF[:2]),
+    "stop-display, GNOME": StepCase(partial(single_amd, ends=Compositor.USER_SERVICE), SCREEN_OFF[:2]),
+    "stop-display, Plasma": StepCase(plasma, SCREEN_OFF[:2]),
+    "stop-gpu-services": StepCase(single_nvidia, SCREEN_OFF[:3]),
+    "settle-holders": StepCase(single_nvidia, SCREEN_OFF[:4], reversible=False),
     "claim-functions": StepCase(single_nvidia, SCREEN_OFF),
     "claim-functions, asleep": StepCase(igpu_dgpu, (("claim-functions", claim),)),
     "claim-functions, 6.1": StepCase(partial(igpu_dgpu, kernel="6.1.0-56-amd64"), (("claim-functions", claim),)),
@@ -207,7 +214,13 @@ CASES: dict[str, StepCase] = {
         single_amd, (*SCREEN_OFF, ("unload-driver", partial(unload, modules=["amdgpu"])), ("bind-vfio", bind))
     ),
     "bind-vfio, no driver": StepCase(
-        driverless, (("claim-functions", claim), ("unload-driver", partial(unload, modules=[])), ("bind-vfio", bind))
+        driverless,
+        (
+            ("load-vfio", load),
+            ("claim-functions", claim),
+            ("unload-driver", partial(unload, modules=[])),
+            ("bind-vfio", bind),
+        ),
     ),
     "confine-host": StepCase(igpu_dgpu, (("confine-host", confine),)),
     "quiet-host": StepCase(igpu_dgpu, (("quiet-host", quiet),)),

@@ -20,6 +20,7 @@ from tests.support.worlds import options, worlds
 
 ORDER = [
     "inhibit-sleep",
+    "load-vfio",
     "stop-display",
     "stop-gpu-services",
     "settle-holders",
@@ -33,7 +34,7 @@ ORDER = [
     "free-memory",
     "back-guest-memory",
 ]
-ALWAYS = {"inhibit-sleep", "claim-functions", "bind-vfio"}
+ALWAYS = {"inhibit-sleep", "load-vfio", "claim-functions", "bind-vfio"}
 SETTINGS = HostSettings(quiet_processes=("baloo_file",))
 
 

@@ -35,9 +35,9 @@ class Agent:
         deadline = time.monotonic() + timeout
         while True:
             number = next(self._numbers)
-            self._socket.send_raw(b"\xff")
-            self._socket.send(execute="guest-sync", arguments={"id": number})
             try:
+                self._socket.send_raw(b"\xff")  # fills up while a slow machine boots, and nobody reads it
+                self._socket.send(execute="guest-sync", arguments={"id": number})
                 while True:
                     if self._socket.receive(2).get("return") == number:
                         return

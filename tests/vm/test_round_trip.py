@@ -49,6 +49,23 @@ def test_cpus_and_static_pages(dual: BenchHost) -> None:
     assert difference(before, dual.snapshot()) == []
 
 
+AFFINITIES = "for i in /proc/irq/*/smp_affinity_list; do echo $i $(cat $i); done"
+
+
+def test_interrupts_and_workqueues(dual: BenchHost) -> None:
+    settings = "[host]\\nconfine-interrupts = true\\nconfine-workqueues = true\\n"
+    dual.run(f"printf '{settings}' > /etc/gpuhandoff/conf.d/confine.toml; systemctl reload gpuhandoffd")
+    before, affinities = dual.snapshot(), dual.run(AFFINITIES).output.splitlines()
+    dual.handoff("cpus", "s", "0")
+    assert dual.snapshot()["workqueues"] == "1"
+    moved = set(affinities) - {*dual.run(AFFINITIES).output.splitlines()}
+    assert moved, "no interrupt was moved"
+    dual.reclaim()
+    assert difference(before, dual.snapshot()) == []
+    kept = {line.split()[0]: line for line in dual.run(AFFINITIES).output.splitlines()}
+    assert [line for line in affinities if kept.get(line.split()[0], line) != line] == []
+
+
 def test_transparent_pages_and_quiet(dual: BenchHost) -> None:
     dual.run("printf '[host]\\nquiet-processes = [\"weston-keyboard\"]\\n' > /etc/gpuhandoff/conf.d/quiet.toml")
     dual.run("echo never > /sys/kernel/mm/transparent_hugepage/enabled; systemctl reload gpuhandoffd")

@@ -8,6 +8,7 @@ from gpuhandoff_command.terminal import Terminal, clean
 
 WORDS = {
     "inhibit-sleep": ("keep the machine awake", "let the machine sleep again"),
+    "load-vfio": ("load vfio-pci", "unload vfio-pci"),
     "stop-display": ("end the desktop", "start the desktop"),
     "stop-gpu-services": ("stop GPU services", "start GPU services"),
     "settle-holders": ("wait until nobody uses the GPU", "let programs use the GPU"),

@@ -4,7 +4,8 @@
      "operation": "handoff", "why": "asked", "vm": "win11", "uid": 1000}
 
 says that a move begins; the same with "outcome", "seconds", "message" and "steps", [["claim-functions", "done", 0.012], …],
-says how it ended. Keys that are not known are those of a later version, and ignored.
+says how it ended. "card" and "kernel" say what was moved on which kernel, "guests" how many virtual machines then had it,
+"lost" that it did not come back. Keys that are not known are those of a later version, and ignored.
 """
 
 from __future__ import annotations
@@ -43,7 +44,13 @@ def write(move: Move) -> bytes:
         "why": _clean(move.why, _ID),
         "vm": _clean(move.vm, _NAME),
         "uid": move.uid,
+        "card": _clean(move.card, _ID),
+        "kernel": _clean(move.kernel, _NAME),
     }
+    if move.guests:
+        line["guests"] = move.guests
+    if move.lost:
+        line["lost"] = True
     if move.outcome:
         line |= {
             "outcome": _clean(move.outcome, _ID),
@@ -92,6 +99,10 @@ def _move(line: Mapping[str, Any]) -> Move:
         seconds=_seconds(line["seconds"]) if ended else 0.0,
         steps=tuple(_taken(one) for one in steps[-_STEPS:]),
         message=_text(line["message"], _MESSAGE) if ended else "",
+        card=_text(line.get("card", ""), _ID),
+        kernel=_text(line.get("kernel", ""), _NAME),
+        guests=_number(line.get("guests", 0), _UID),
+        lost=line.get("lost", False) is True,
     )
 
 

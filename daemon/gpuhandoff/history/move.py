@@ -42,6 +42,14 @@ class Move:
     seconds: float = 0.0
     steps: tuple[Taken, ...] = ()
     message: str = ""
+    card: str = ""
+    """Which card it was, by its ids; empty in lines of earlier versions."""
+    kernel: str = ""
+    """Release of the kernel."""
+    guests: int = 0
+    """Virtual machines that had the card while it was away."""
+    lost: bool = False
+    """Whether it was the card that did not come back, and nobody held it."""
     back: str = ""
     """How the GPU came back; never written down, it follows from what came later."""
 

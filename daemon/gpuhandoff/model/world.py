@@ -6,10 +6,22 @@ from dataclasses import dataclass, field
 from enum import StrEnum
 
 from gpuhandoff.model.address import PciAddress
+from gpuhandoff.model.hardware import Bar, Connector, Firmware, FunctionKind, Power, ReservedRegion
 
 VFIO_DRIVER = "vfio-pci"
+GROUP_DRIVERS = frozenset({None, VFIO_DRIVER, "pci-stub", "pcieport"})
+"""What may be bound in an IOMMU group that a guest owns (kernel.md 3)."""
 DISPLAY_CLASS = 0x03
 BRIDGE_CLASS = 0x0604
+_KINDS = {
+    BRIDGE_CLASS: FunctionKind.BRIDGE,
+    0x0403: FunctionKind.AUDIO,
+    0x0401: FunctionKind.AUDIO,
+    0x0C03: FunctionKind.USB,
+    0x0C80: FunctionKind.UCSI,
+    0x0C05: FunctionKind.I2C,
+}
+"""By class and subclass. NVIDIA's and AMD's USB-C controllers are a `serial bus controller` (kernel.md 1.1)."""
 
 
 class State(StrEnum):
@@ -43,6 +55,20 @@ class Function:
     boot_vga: bool = False
     subsystem_vendor: int = 0
     subsystem_device: int = 0
+    reset_methods: tuple[str, ...] = ()
+    """What reset_method lists, in the order in which they are tried; none where the kernel found none."""
+
+    power: Power = field(default_factory=Power)
+
+    @property
+    def kind(self) -> FunctionKind:
+        """What it is for."""
+        return _KINDS.get(self.pci_class >> 8, FunctionKind.DISPLAY if self.is_display else FunctionKind.OTHER)
+
+    @property
+    def identity(self) -> str:
+        """What is soldered: `10de:2786 1043:8800`, ids and those of the board's maker."""
+        return f"{self.vendor:04x}:{self.device:04x} {self.subsystem_vendor:04x}:{self.subsystem_device:04x}"
 
     @property
     def is_display(self) -> bool:
@@ -57,7 +83,7 @@ class Function:
     @property
     def is_audio(self) -> bool:
         """Whether this is an audio device (class 0403, or the older 0401)."""
-        return self.pci_class >> 8 in {0x0403, 0x0401}
+        return self.kind is FunctionKind.AUDIO
 
 
 @dataclass(frozen=True, slots=True)
@@ -81,6 +107,14 @@ class Holder:
     """The systemd unit or scope the process runs in."""
     session: str = ""
     """The logind session it belongs to, if its cgroup says so."""
+    app: str = ""
+    """The application's id, `org.mozilla.firefox`, if its unit says so."""
+    container: str = ""
+    """`docker 0123456789ab`, if its cgroup says so."""
+    user: str = ""
+    """The name of its uid, if it is a local one."""
+    ways: tuple[str, ...] = ()
+    """How it holds the nodes: open, mapped, dma-buf."""
     seat_service: bool = False
     """PID 1 or logind: they hold the node on behalf of a session, let go with it, and are never signalled."""
 
@@ -145,19 +179,25 @@ class Unit:
 class Gpu:
     """A display controller with everything that moves with it.
 
-    `functions` are all functions of the card (display first, ascending); `group` is every other device of the IOMMU
-    group that is not a bridge. `drives_display` says whether it shows a session, a greeter or the console.
+    `functions` are all functions of the card (display first, ascending); `group` is every other device of their IOMMU
+    groups that is not a bridge.
     """
 
     address: PciAddress
     name: str
     functions: tuple[Function, ...]
     group: tuple[Function, ...] = ()
+    ports: tuple[Function, ...] = ()
+    """Bridges in these groups, which may stay with the host (kernel.md 3)."""
     upstream_port: PciAddress | None = None
     cards: tuple[str, ...] = ()
     """DRM nodes, /dev/dri/card0, /dev/dri/renderD128."""
-    connected: tuple[str, ...] = ()
-    """Connectors with a screen attached, `HDMI-A-1`."""
+    connectors: tuple[Connector, ...] = ()
+    boot_display: bool = False
+    """Whether the kernel says that the firmware showed its picture here (7.2 and later)."""
+    bars: tuple[Bar, ...] = ()
+    reserved: tuple[ReservedRegion, ...] = ()
+    """Of these groups."""
     framebuffers: tuple[Framebuffer, ...] = ()
     consoles: tuple[Console, ...] = ()
     nodes: tuple[str, ...] = ()
@@ -170,6 +210,21 @@ class Gpu:
     def display(self) -> Function:
         """The display function itself."""
         return next(function for function in self.functions if function.address == self.address)
+
+    @property
+    def groups(self) -> tuple[int, ...]:
+        """The IOMMU groups of its functions, ascending: one for all of them, or one each."""
+        return tuple(sorted({one.iommu_group for one in self.functions if one.iommu_group is not None}))
+
+    @property
+    def connected(self) -> tuple[str, ...]:
+        """Connectors with a screen attached, `HDMI-A-1`."""
+        return tuple(one.name for one in self.connectors if one.connected)
+
+    @property
+    def breakers(self) -> tuple[Function, ...]:
+        """Devices that keep the group from a guest as long as a driver of the host has them (kernel.md 3)."""
+        return tuple(one for one in self.group if one.driver not in GROUP_DRIVERS)
 
     @property
     def on_vfio(self) -> bool:
@@ -202,15 +257,25 @@ class World:
     boot_id: str
     kernel_release: str
     gpus: tuple[Gpu, ...]
+    kernel_version: str = ""
+    """The upstream version, `6.1.192`, which a distribution's release, `6.1.0-56-amd64`, may hide."""
     modules: tuple[Module, ...] = ()
     available_modules: frozenset[str] = frozenset()
     """Of the modules the plan may want to load: those that are loaded, built in, or found for the running kernel."""
+    builtin_modules: frozenset[str] = frozenset()
+    """Of these, those that are a part of the kernel itself."""
     nvidia_version: str = ""
     """Of the loaded NVIDIA driver."""
+    nvidia_open: bool = False
+    """Whether these are NVIDIA's open kernel modules."""
     nvidia_modeset: bool = False
     """Whether nvidia-drm keeps the cards in use itself (its parameter modeset)."""
     iommu: bool = True
     """Whether the kernel has IOMMU groups at all."""
+    iommu_firmware: Firmware = Firmware.NONE
+    """Whether the firmware describes an IOMMU."""
+    boot_parameters: tuple[str, ...] = ()
+    """Those of the kernel's command line that concern GPUs, the IOMMU or modules, in their order."""
     sessions: tuple[Session, ...] = ()
     display_manager: Unit | None = None
     services: tuple[Unit, ...] = ()
@@ -225,6 +290,8 @@ class World:
     """The size of huge pages where none is named; the kernel's command line may change it (default_hugepagesz)."""
     processes: tuple[Process, ...] = field(default=(), repr=False)
     """Only when a plan may quiet the host."""
+    applications: tuple[Holder, ...] = field(default=(), repr=False)
+    """Those of them that belong to somebody's session, with what their cgroup says; they need not hold anything."""
 
     def gpu(self, address: PciAddress) -> Gpu | None:
         """Return the GPU at `address`, which may also name one of its other functions."""

@@ -20,7 +20,7 @@ def sessions_shown(world: World, gpu: Gpu) -> tuple[Session, ...]:
     return tuple(
         session
         for session in world.sessions
-        if session.seat and ((session.is_graphical and by_logind) or any(_belongs(holder, session) for holder in showing))
+        if session.seat and ((session.is_graphical and by_logind) or any(belongs_to(holder, session) for holder in showing))
     )
 
 
@@ -38,6 +38,14 @@ def drives_display(world: World, gpu: Gpu) -> bool:
     return manager.is_active and nobody and (bool(gpu.consoles) or len(world.gpus) == 1) and not gpu.on_vfio
 
 
+def is_needed(world: World, gpu: Gpu) -> bool:
+    """Tell whether the host has to get this GPU back: it is the only one, or shows the desktop.
+
+    Any other may stay with its guests until the next reboot, and nobody misses it.
+    """
+    return len(world.gpus) == 1 or drives_display(world, gpu)
+
+
 def ends_with_display(world: World, gpu: Gpu, holder: Holder) -> bool:
     """Tell whether a holder goes when the sessions that this GPU shows are ended."""
     if holder.seat_service:
@@ -45,15 +53,18 @@ def ends_with_display(world: World, gpu: Gpu, holder: Holder) -> bool:
     manager = world.display_manager
     if manager is not None and holder.unit == manager.name:
         return True
-    return any(_belongs(holder, session) for session in sessions_shown(world, gpu))
+    return any(belongs_to(holder, session) for session in sessions_shown(world, gpu))
 
 
 def _shows(holder: Holder) -> bool:
     return any(node.startswith(_PRIMARY) for node in holder.nodes)
 
 
-def _belongs(holder: Holder, session: Session) -> bool:
-    """Compositors of Plasma and GNOME run in user@UID.service, outside the session's scope (kernel.md fact 12)."""
+def belongs_to(holder: Holder, session: Session) -> bool:
+    """Tell whether a program ends with a session.
+
+    Compositors of Plasma and GNOME run in user@UID.service, outside the session's scope (kernel.md fact 12).
+    """
     return holder.session == session.id or (
         not holder.session
         and session.is_graphical

@@ -1,4 +1,4 @@
-"""The plan of a handoff: which of the thirteen steps this machine needs, in their fixed order."""
+"""The plan of a handoff: which of the steps this machine needs, in their fixed order."""
 
 from __future__ import annotations
 
@@ -8,9 +8,11 @@ from gpuhandoff.config import HostSettings
 from gpuhandoff.model.cpus import format_cpus
 from gpuhandoff.model.plan import Plan, PlannedStep
 from gpuhandoff.model.request import HolderPolicy, Hugepages, Operation, Options
+from gpuhandoff.model.verdict import Verdict
 from gpuhandoff.model.world import Gpu, World
 from gpuhandoff.plan.display import drives_display, sessions_shown
 from gpuhandoff.plan.refusal import name_holders, refuse_handoff, unsettled
+from gpuhandoff.plan.risk import refuse_risk, risk_of
 from gpuhandoff.plan.stacks import loaded_stack, native, shares_driver
 
 STATIC_PAGE_KIB = 2048
@@ -20,11 +22,15 @@ CONFINED_UNITS = ("init.scope", "system.slice", "user.slice")
 """All of the host but machine.slice, where libvirt keeps guests (kernel.md 6)."""
 
 
-def plan_handoff(world: World, gpu: Gpu, options: Options, settings: HostSettings) -> Plan:
-    """Return the steps that lend `gpu` to a guest, or raise the reason why it cannot be (ProblemError)."""
+def plan_handoff(world: World, gpu: Gpu, options: Options, settings: HostSettings, verdict: Verdict | None = None) -> Plan:
+    """Return the steps that lend `gpu` to a guest, or raise the reason why it cannot be (ProblemError).
+
+    `verdict`: what to expect of the card afterwards; None expects nothing bad.
+    """
     refuse_handoff(world, gpu, options)
+    refuse_risk(gpu, options, verdict)
     leave = _leave_host(world, gpu, options, settings)
-    move = _move(world, gpu, settings)
+    move = _move(world, gpu, settings, risk_of(verdict))
     return Plan(Operation.HANDOFF, gpu.address, (*leave, *move, *_make_room(world, options, settings)), gpu.nodes)
 
 
@@ -41,6 +47,7 @@ def _leave_host(world: World, gpu: Gpu, options: Options, settings: HostSettings
         "keep the machine from sleeping while the GPU is away",
         "no suspend until the GPU is back",
     )
+    yield PlannedStep("load-vfio", {}, "load vfio-pci")
     if drives_display(world, gpu):
         yield _stop_display(world, gpu)
     services = [unit.name for unit in world.services if unit.is_active]
@@ -76,12 +83,12 @@ def _stop_display(world: World, gpu: Gpu) -> PlannedStep:
     )
 
 
-def _move(world: World, gpu: Gpu, settings: HostSettings) -> Iterator[PlannedStep]:
+def _move(world: World, gpu: Gpu, settings: HostSettings, risk: str) -> Iterator[PlannedStep]:
     functions = [str(function.address) for function in gpu.functions]
     listed = ", ".join(functions)
     port = str(gpu.upstream_port) if gpu.upstream_port else ""
     yield PlannedStep(
-        "claim-functions", {"functions": functions, "port": port}, f"reserve {listed} for vfio-pci, keep it powered"
+        "claim-functions", {"functions": functions, "port": port}, f"reserve {listed} for vfio-pci, keep it powered", risk
     )
     consoles = [console.name for console in gpu.consoles if console.bound]
     if consoles and settings.consoles == "auto":

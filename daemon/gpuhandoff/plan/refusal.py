@@ -15,11 +15,9 @@ from gpuhandoff.errors import (
 from gpuhandoff.model.request import HolderPolicy, Hugepages, Options
 from gpuhandoff.model.roles import follows_its_card
 from gpuhandoff.model.world import Gpu, Holder, World
+from gpuhandoff.plan.conditions import iommu_off, wants_direct
 from gpuhandoff.plan.display import drives_display, ends_with_display, sessions_shown
 from gpuhandoff.plan.stacks import can_unbind, loaded_stack, shares_driver
-
-_GROUP_DRIVERS = frozenset({None, "vfio-pci", "pci-stub", "pcieport"})
-"""What may be bound in an IOMMU group that a guest owns (kernel.md 3)."""
 
 _NAMED = 5
 """A sentence names so many holders."""
@@ -45,18 +43,27 @@ def _refuse_guest(gpu: Gpu) -> None:
 
 def _refuse_isolation(world: World, gpu: Gpu) -> None:
     if not world.iommu:
-        raise NotIsolatedError(
-            "The IOMMU is off, so no device can be given to a virtual machine safely. Switch it on in the firmware "
-            "(VT-d, AMD-Vi) and, on Intel, add intel_iommu=on to the kernel command line."
-        )
+        why, remedy = iommu_off(world)
+        raise NotIsolatedError(f"The IOMMU is off, so no device can be given to a virtual machine safely. {why} {remedy}")
     if any(function.iommu_group is None for function in gpu.functions):
         raise NotIsolatedError(f"The kernel has put {gpu.address} ({gpu.name}) in no IOMMU group.")
-    strangers = [function for function in gpu.group if function.driver not in _GROUP_DRIVERS]
-    if strangers:
-        names = ", ".join(f"{function.address} (driver {function.driver})" for function in strangers)
+    if gpu.breakers:
+        names = ", ".join(f"{function.address} (driver {function.driver})" for function in gpu.breakers)
         raise NotIsolatedError(
             f"{gpu.address} ({gpu.name}) shares its IOMMU group {gpu.display.iommu_group} with {names}, which stays "
             "with the host. Move the card to another slot, or unbind that device first."
+        )
+
+    _refuse_regions(world, gpu)
+
+
+def _refuse_regions(world: World, gpu: Gpu) -> None:
+    """VFIO does not take a group whose firmware insists on addresses of its own; the guest would fail to start."""
+    if wants_direct(world, gpu):
+        raise UnsupportedError(
+            f"The firmware has reserved memory for {gpu.address} ({gpu.name}) that has to stay mapped, and the kernel "
+            f"{world.kernel_release} gives no such device to a virtual machine. Look for an update of the firmware, of the "
+            "mainboard and of the card, or for a setting there such as pre-boot DMA protection."
         )
 
 

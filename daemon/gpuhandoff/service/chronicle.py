@@ -11,13 +11,16 @@ from collections.abc import Callable, Coroutine
 from dataclasses import replace
 from pathlib import Path
 
-from gpuhandoff.errors import CancelledJobError
+from gpuhandoff.errors import CancelledJobError, StuckError
 from gpuhandoff.history import line
+from gpuhandoff.history.experience import experience
 from gpuhandoff.history.file import LARGE, HistoryFile
 from gpuhandoff.history.move import DONE, REFUSED, Move
 from gpuhandoff.history.past import MOVES, REFUSALS, fold, newest, tell
 from gpuhandoff.model.address import PciAddress
 from gpuhandoff.model.request import Operation
+from gpuhandoff.model.verdict import Experience
+from gpuhandoff.model.world import Gpu
 from gpuhandoff.service.jobs import Job
 
 PATIENCE = 2.0
@@ -33,13 +36,14 @@ log = logging.getLogger(__name__)
 class Chronicle:
     """The history of this machine's GPUs; without a directory it is forgotten when the daemon ends.
 
-    `name_of` tells a GPU's name for people.
+    `gpu_at` tells what is known of a GPU now, None when it is gone.
     """
 
-    def __init__(self, directory: Path | None, name_of: Callable[[PciAddress], str]) -> None:
+    def __init__(self, directory: Path | None, gpu_at: Callable[[PciAddress], Gpu | None]) -> None:
         self._file = HistoryFile(directory) if directory is not None else None
-        self._name_of = name_of
+        self._gpu_at = gpu_at
         self._boot_id = ""
+        self._kernel = ""
         self._moves: list[Move] = []
         self._running: dict[int, Move] = {}
         self._turn = asyncio.Lock()
@@ -49,10 +53,14 @@ class Chronicle:
         self._lines = 0
         self._size = 0
         self._complained = False
+        self._experiences: dict[PciAddress, Experience] = {}
+        """Derived from the moves, until one is added."""
 
-    async def open(self, boot_id: str) -> None:
-        """Read what earlier daemons wrote."""
+    async def open(self, boot_id: str, kernel: str) -> None:
+        """Read what earlier daemons wrote. `kernel` is the release that runs."""
         self._boot_id = boot_id
+        self._kernel = kernel
+        self._experiences.clear()
         if self._file is not None:
             await self._soon(self._read(self._file))
 
@@ -77,6 +85,7 @@ class Chronicle:
                 seconds=job.course.seconds(now),
                 steps=job.course.steps(now),
                 message=job.problem.message if job.problem is not None else "",
+                lost=isinstance(job.problem, StuckError) and job.problem.lost,
             )
         )
         if refused and self._moves and move.repeats(self._moves[-1]):
@@ -94,6 +103,27 @@ class Chronicle:
         self._remember(move)
         await self._keep(move)
 
+    def guest_came(self, gpu: PciAddress) -> None:
+        """Note that another virtual machine has the card: only what one has used says whether it comes back from them."""
+        handoffs = (move for move in reversed(self._moves) if move.gpu == gpu and move.operation == Operation.HANDOFF)
+        found = next((move for move in handoffs if move.outcome != REFUSED), None)
+        if found is None or found.boot_id != self._boot_id:
+            return
+        running = next((number for number, move in self._running.items() if move.key == found.key), None)
+        move = replace(found, guests=found.guests + 1)
+        if running is not None:
+            self._running[running] = move
+        self._remember(move)
+        if self._file is not None:
+            self._task(self._write(self._file, move))
+
+    def experience(self, gpu: Gpu) -> Experience:
+        """Return what the moves of a card, in its place, tell about its way back from guests."""
+        if gpu.address not in self._experiences:
+            told = [move for move in reversed(self.moves(gpu.address, 0)) if move.outcome != REFUSED]
+            self._experiences[gpu.address] = experience(told, gpu.display.identity, self._boot_id)
+        return self._experiences[gpu.address]
+
     def moves(self, gpu: PciAddress | None, count: int) -> list[Move]:
         """Return the newest `count` moves of a GPU or of all, newest first; 0 are all that are remembered."""
         told = tell(self._moves, self._boot_id, {move.key for move in self._running.values()})
@@ -107,20 +137,24 @@ class Chronicle:
 
     def _begun(self, job: Job) -> Move:
         request = job.request
+        gpu = self._gpu_at(job.gpu)
         return Move(
             boot_id=self._boot_id,
             job=job.number,
             began=job.started,
             gpu=job.gpu,
-            name=self._name_of(job.gpu),
+            name=gpu.name if gpu is not None else "",
             operation=str(request.operation),
             why=str(request.why),
             vm=request.options.vm,
             uid=job.uid,
+            card=gpu.display.identity if gpu is not None else "",
+            kernel=self._kernel,
         )
 
     def _remember(self, move: Move) -> None:
         self._moves = newest(fold([*self._moves, move]))
+        self._experiences.clear()
 
     async def _keep(self, move: Move) -> None:
         if self._file is not None:
@@ -150,6 +184,7 @@ class Chronicle:
             if len(earlier) < len(found):
                 log.warning("%d lines of the history make no sense; the others are kept", len(found) - len(earlier))
             self._moves = newest(fold([*earlier, *self._moves]))
+            self._experiences.clear()
             self._lines = len(lines)
             self._size = sum(len(data) for data in lines)
             self._known = True

@@ -16,8 +16,12 @@ from gpuhandoff.host.archive import Archive, NoArchive
 from gpuhandoff.messages import Bus
 from gpuhandoff.model.address import PciAddress
 from gpuhandoff.model.request import Operation, Options, Request, Why
+from gpuhandoff.model.verdict import Verdict
+from gpuhandoff.model.world import Gpu, World
 from gpuhandoff.names import API_VERSION, BUS_NAME, MANAGER_INTERFACE, MANAGER_PATH
+from gpuhandoff.plan.display import is_needed
 from gpuhandoff.service.chronicle import Chronicle
+from gpuhandoff.service.diagnosis import Diagnosis
 from gpuhandoff.service.fleet import Fleet
 from gpuhandoff.service.guests import Guests
 from gpuhandoff.service.hook_patterns import HookPatterns
@@ -29,6 +33,7 @@ from gpuhandoff.service.manager import Manager
 from gpuhandoff.service.moves import Moves
 from gpuhandoff.service.objects import ObjectTree
 from gpuhandoff.service.power import Power
+from gpuhandoff.service.previews import Previews
 from gpuhandoff.service.records import Records
 from gpuhandoff.service.rescues import Rescues
 from gpuhandoff.service.support import Support
@@ -37,6 +42,7 @@ from gpuhandoff.survey import read_boot_id
 from gpuhandoff.transaction.journal import JournalDirectory
 from gpuhandoff.transaction.recovery import Recovery
 from gpuhandoff.transaction.runner import Runner
+from gpuhandoff.verdict import judge
 
 log = logging.getLogger(__name__)
 
@@ -70,7 +76,7 @@ class Daemon:
         bus, host = setting.bus, setting.host
         self._journals = JournalDirectory(setting.runtime_directory)
         self._tree = ObjectTree(bus)
-        self._chronicle = Chronicle(setting.state_directory, self._name_of)
+        self._chronicle = Chronicle(setting.state_directory, self._gpu_at)
         self.jobs = Jobs(self._tree, self._on_job, self._chronicle.end)
         self.fleet = Fleet(
             host,
@@ -79,6 +85,7 @@ class Daemon:
             self._configuration.host.gpu_services,
             self._at_work,
             self._on_gpu,
+            self._verdict,
             HookPatterns(setting.hook_patterns).look,
         )
         self._power = Power(host, self.jobs)
@@ -96,10 +103,13 @@ class Daemon:
             self._tree,
             self.configuration,
             self._chronicle,
+            self._verdict,
         )
         self._leases = Leases(bus, host, self.fleet, self.jobs, self._journals, self._moves)
         self._rescues = Rescues(host, self.jobs, self._journals, self._moves)
-        self._guests = Guests(host, self.fleet, self.jobs, self._journals, self._moves, self.configuration)
+        self._guests = Guests(
+            host, self.fleet, self.jobs, self._journals, self._moves, self.configuration, self._chronicle.guest_came
+        )
         self._recovery = Recovery(host, self._journals, runner, self.steps)
         gate = Gate(bus)
         support = Support(
@@ -112,6 +122,7 @@ class Daemon:
             setting.archive,
         )
         self._records = Records(gate, self.fleet, self._chronicle, support, self._tree)
+        self._diagnosis = Diagnosis(gate, self.fleet, host, self._tree)
         self._manager = Manager(
             gate,
             self.fleet,
@@ -124,6 +135,7 @@ class Daemon:
             self.configuration,
         )
 
+        self._previews = Previews(gate, self.fleet, self._moves, self._manager, self._journals, self._chronicle, self._tree)
         self._hypervisor = Hypervisor(
             gate, self.fleet, self.jobs, self._moves, self._journals, self._leases, self._tree, self.configuration
         )
@@ -136,6 +148,8 @@ class Daemon:
         """Survey, take over what an earlier daemon left, own the name. Raises when the API does not fit together."""
         self._manager.register()
         self._records.register()
+        self._diagnosis.register()
+        self._previews.register()
         self._hypervisor.register()
         self._tree.check()
         self._tree.publish(MANAGER_PATH, MANAGER_INTERFACE, self._properties())
@@ -143,7 +157,8 @@ class Daemon:
         boot_id = read_boot_id(self._setting.host)
         found = self._recovery.found(boot_id)  # what says nothing about this boot is gone before anything is derived from it
         await self.fleet.start()
-        await self._chronicle.open(boot_id)
+        await self._chronicle.open(boot_id, self.fleet.world.kernel_release)
+        self.fleet.refresh_all()
         await self._power.start()
         self._tree.serve()
         await self._setting.bus.request_name(BUS_NAME)
@@ -216,9 +231,11 @@ class Daemon:
             self._announced = summary
             self._setting.announce(summary)
 
-    def _name_of(self, gpu: PciAddress) -> str:
-        found = self.fleet.world.gpu(gpu)
-        return found.name if found is not None else ""
+    def _gpu_at(self, address: PciAddress) -> Gpu | None:
+        return self.fleet.world.gpu(address)
+
+    def _verdict(self, world: World, gpu: Gpu) -> Verdict:
+        return judge(world, gpu, self._chronicle.experience(gpu), needed=is_needed(world, gpu))
 
     def _on_job(self, gpu: PciAddress) -> None:
         self._power.look()
@@ -238,4 +255,6 @@ class Daemon:
             "Gpus": [],
             "Busy": False,
             "Inhibited": False,
+            "Layout": "",
+            "LayoutReason": "",
         }

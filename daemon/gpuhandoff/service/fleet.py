@@ -11,9 +11,11 @@ from gpuhandoff.host import Host, Uevent
 from gpuhandoff.messages import RemoteError
 from gpuhandoff.model.address import PciAddress
 from gpuhandoff.model.request import Operation
+from gpuhandoff.model.verdict import Verdict
 from gpuhandoff.model.world import Gpu, State, World
 from gpuhandoff.names import GPU_INTERFACE, MANAGER_INTERFACE, MANAGER_PATH
 from gpuhandoff.plan.display import drives_display
+from gpuhandoff.plan.layout import is_integrated, layout_of, why_desktop_stays
 from gpuhandoff.service.objects import ObjectTree
 from gpuhandoff.service.paths import gpu_path
 from gpuhandoff.survey import survey
@@ -41,6 +43,7 @@ class Fleet:
         services: Sequence[str],
         running: Running,
         changed: Callable[[PciAddress], None],
+        verdict: Callable[[World, Gpu], Verdict],
         surveyed: Callable[[World], None] = lambda _: None,
     ) -> None:
         self._host = host
@@ -49,6 +52,7 @@ class Fleet:
         self._services = tuple(services)
         self._running = running
         self._changed = changed
+        self.verdict = verdict
         self._surveyed = surveyed
         self._world: World | None = None
         self._standings: dict[PciAddress, Standing] = {}
@@ -109,7 +113,9 @@ class Fleet:
         self._watch_groups({node for gpu in world.gpus if gpu.on_vfio for node in group_nodes(self._host, gpu)})
         for gpu in world.gpus:
             self._publish(gpu)
-        self._tree.update(MANAGER_PATH, MANAGER_INTERFACE, {"Gpus": [str(gpu.address) for gpu in world.gpus]})
+        layout = layout_of(world)
+        told = {"Gpus": [str(gpu.address) for gpu in world.gpus], "Layout": str(layout.kind), "LayoutReason": layout.reason}
+        self._tree.update(MANAGER_PATH, MANAGER_INTERFACE, told)
         self._surveyed(world)
         return world
 
@@ -127,11 +133,17 @@ class Fleet:
         if gpu is not None:
             self._publish(gpu)
 
+    def refresh_all(self) -> None:
+        """Publish all GPUs again: what is known of them, not they, has changed."""
+        for gpu in self.world.gpus:
+            self._publish(gpu)
+
     def properties(self, gpu: Gpu) -> dict[str, object]:
         """Return a GPU's bus properties."""
         standing = self._standings[gpu.address]
         record = self._journals.record(gpu.address)
         running = self._running(gpu.address)
+        verdict = self.verdict(self.world, gpu)
         return {
             "Address": str(gpu.address),
             "Name": gpu.name,
@@ -141,10 +153,19 @@ class Fleet:
             "Reason": standing.reason,
             "Driver": gpu.display.driver or "",
             "DrivesDisplay": drives_display(self.world, gpu),
+            "Desktop": why_desktop_stays(self.world, gpu),
             "Connectors": list(gpu.connected),
+            "Integrated": is_integrated(gpu),
+            "Asleep": gpu.display.power.asleep,
             "Vm": record.vm if record is not None else "",
             "Owner": f"{gpu.guest.name} (pid {gpu.guest.pid})" if gpu.guest else "",
             "Job": running[1] if running else "/",
+            "ResetVerdict": str(verdict.kind),
+            "ResetReason": verdict.reason,
+            "ResetSource": verdict.source,
+            "ResetRisk": verdict.refuses,
+            "Needed": verdict.needed,
+            "Guests": verdict.runs,
         }
 
     def _publish(self, gpu: Gpu) -> None:

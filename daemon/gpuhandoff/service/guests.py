@@ -33,6 +33,7 @@ class Guests:
         journals: JournalDirectory,
         moves: Moves,
         configuration: Callable[[], Configuration],
+        came: Callable[[PciAddress], None],
     ) -> None:
         self._host = host
         self._fleet = fleet
@@ -40,6 +41,7 @@ class Guests:
         self._journals = journals
         self._moves = moves
         self._configuration = configuration
+        self._came = came
         self._watches = Watches("guest")
 
     def look(self, address: PciAddress) -> None:
@@ -53,6 +55,7 @@ class Guests:
         if guest is not None and not _same(guest, record.guest):
             identity = {"pid": guest.pid, "start_time": guest.start_time, "name": guest.name, "uid": guest.uid}
             self._journals.note(address, guest=identity)
+            self._came(address)
         process = guest or record.guest
         if process is not None:
             key = f"{process.pid} {process.start_time}"

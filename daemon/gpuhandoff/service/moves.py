@@ -13,6 +13,7 @@ from gpuhandoff.host import Host
 from gpuhandoff.model.address import PciAddress
 from gpuhandoff.model.plan import Plan
 from gpuhandoff.model.request import HolderPolicy, Operation, Options, Request, Why
+from gpuhandoff.model.verdict import Verdict
 from gpuhandoff.model.world import Gpu, Process, World
 from gpuhandoff.names import MANAGER_INTERFACE, MANAGER_PATH
 from gpuhandoff.plan.handoff import plan_handoff
@@ -48,6 +49,7 @@ class Moves:
         tree: ObjectTree,
         configuration: Callable[[], Configuration],
         chronicle: Chronicle,
+        verdict: Callable[[World, Gpu], Verdict],
     ) -> None:
         self._host = host
         self._fleet = fleet
@@ -59,6 +61,7 @@ class Moves:
         self._tree = tree
         self._configuration = configuration
         self._chronicle = chronicle
+        self._verdict = verdict
         self.turn = asyncio.Lock()
         """One move at a time: GPUs share drivers, modules, CPUs, pages, and a plan has to hold while it is carried out."""
 
@@ -101,7 +104,7 @@ class Moves:
             whom = f"to {record.vm}" if record.vm else "already"
             raise WrongStateError(f"{gpu.address} ({gpu.name}) is handed off {whom}.")
         self._inhibitors.refuse()
-        return plan_handoff(world, gpu, options, self._configuration().host)
+        return plan_handoff(world, gpu, options, self._configuration().host, self._verdict(world, gpu))
 
     async def _handoff(self, job: Job) -> None:
         async with self.turn:

@@ -10,7 +10,10 @@ import gpuhandoff
 from gpuhandoff.history.move import Move
 from gpuhandoff.messages import Variant
 from gpuhandoff.model.plan import Json
-from gpuhandoff.model.world import Gpu, Holder
+from gpuhandoff.model.world import Gpu, Holder, World
+from gpuhandoff.plan.layout import layout_of
+from gpuhandoff.plan.people import describe
+from gpuhandoff.plan.refusal import unsettled
 from gpuhandoff.service.fleet import Fleet
 from gpuhandoff.service.jobs import Jobs
 
@@ -26,7 +29,16 @@ _STATUS = {
     "Owner": "s",
     "Job": "o",
     "DrivesDisplay": "b",
+    "Desktop": "s",
+    "Integrated": "b",
+    "Asleep": "b",
     "Connectors": "as",
+    "ResetVerdict": "s",
+    "ResetReason": "s",
+    "ResetSource": "s",
+    "ResetRisk": "b",
+    "Needed": "b",
+    "Guests": "u",
 }
 
 
@@ -34,6 +46,9 @@ def status_report(fleet: Fleet, jobs: Jobs) -> dict[str, Variant]:
     """Return the reply of Status: one `a{sv}` per GPU by its address, and the versions."""
     report = {str(gpu.address): Variant("a{sv}", _gpu_report(fleet, jobs, gpu)) for gpu in fleet.world.gpus}
     report["version"] = Variant("s", gpuhandoff.__version__)
+    layout = layout_of(fleet.world)
+    report["layout"] = Variant("s", str(layout.kind))
+    report["layout-reason"] = Variant("s", layout.reason)
     report["kernel"] = Variant("s", fleet.world.kernel_release or platform.release())
     return report
 
@@ -59,16 +74,22 @@ def plan_report(steps: Iterable[tuple[str, str, str, Json]]) -> list[tuple[str, 
     ]
 
 
-def holder_report(holder: Holder) -> dict[str, Variant]:
-    """Return one entry of the reply of Holders."""
+def holder_report(world: World, gpu: Gpu, holder: Holder, asker: int) -> dict[str, Variant]:
+    """Return one entry of the reply of Holders, for somebody with a uid."""
     return {
         "pid": Variant("u", holder.process.pid),
         "start-time": Variant("t", holder.process.start_time),
         "name": Variant("s", holder.process.name),
         "uid": Variant("u", holder.process.uid),
+        "user": Variant("s", holder.user),
         "unit": Variant("s", holder.unit),
+        "app": Variant("s", holder.app),
         "session": Variant("s", holder.session),
+        "container": Variant("s", holder.container),
         "nodes": Variant("as", list(holder.nodes)),
+        "ways": Variant("as", list(holder.ways)),
+        "who": Variant("s", describe(world, holder, asker)),
+        "leaves": Variant("b", holder not in unsettled(world, gpu)),
     }
 
 
@@ -81,6 +102,7 @@ def move_report(move: Move) -> dict[str, Variant]:
         "why": Variant("s", move.why),
         "vm": Variant("s", move.vm),
         "uid": Variant("u", move.uid),
+        "guests": Variant("u", move.guests),
         "job": Variant("u", move.job),
         "boot": Variant("s", move.boot_id),
         "began": Variant("t", move.began),

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 from gpuhandoff.simulation.display_drivers import BochsDriver, DisplayDriver, VirtioDriver, load_drm, unload_drm
 from gpuhandoff.simulation.drivers import AudioDriver, BridgeDriver, BusDriver, Driver, VfioDriver
 from gpuhandoff.simulation.modules import Module
-from gpuhandoff.simulation.nvidia_driver import NvidiaDriver
+from gpuhandoff.simulation.nvidia_driver import NvidiaDriver, hide_version, show_version
 from gpuhandoff.simulation.pci import AMD, INTEL, NVIDIA
 from gpuhandoff.simulation.vfio import load_vfio, unload_vfio
 
@@ -32,6 +32,7 @@ _LIBRARIES = (
     Module("vfio", "kernel/drivers/vfio/vfio.ko", loaded=load_vfio, leaves=unload_vfio),
     Module("vfio_iommu_type1", "kernel/drivers/vfio/vfio_iommu_type1.ko", ("vfio",)),
     Module("vfio_pci_core", "kernel/drivers/vfio/pci/vfio-pci-core.ko", ("vfio", "irqbypass")),
+    Module("vendor_reset", "updates/dkms/vendor-reset.ko"),
     Module("ucsi_ccg", "kernel/drivers/usb/typec/ucsi/ucsi_ccg.ko"),
 )
 
@@ -124,7 +125,9 @@ def nvidia_modules(version: str) -> tuple[Module, ...]:
     """NVIDIA's own modules, built for the running kernel by DKMS."""
     modeset = "Y" if version >= "595" else "N"
     return (
-        Module("nvidia", "updates/dkms/nvidia.ko", (), NvidiaDriver, version=version),
+        Module(
+            "nvidia", "updates/dkms/nvidia.ko", (), NvidiaDriver, version=version, loaded=show_version, leaves=hide_version
+        ),
         Module("nvidia_modeset", "updates/dkms/nvidia-modeset.ko", ("nvidia", "video"), version=version),
         Module(
             "nvidia_drm",

@@ -22,6 +22,7 @@ from gpuhandoff.service.serving import serve
 from gpuhandoff.simulation.archive import SimulatedArchive
 from gpuhandoff.simulation.host import simulated_host
 from gpuhandoff.simulation.machine import SimulatedMachine
+from gpuhandoff.simulation.replay import ReplayError, read_report, replay
 from gpuhandoff.simulation.scenarios import SCENARIOS
 
 NAME = "org.gpuhandoff.Simulation"
@@ -35,15 +36,18 @@ async def run_simulated(scenario: str, *, deny: Sequence[str]) -> int:
     logging.basicConfig(level=logging.INFO, format="%(levelname)s %(name)s: %(message)s", stream=sys.stderr)
     recent = RecentLines()
     logging.getLogger().addHandler(recent)
-    build = SCENARIOS.get(scenario)
-    if build is None:
-        log.error("there is no scenario %s; scenarios: %s", scenario, ", ".join(SCENARIOS))
+    try:
+        machine = await _machine(scenario)
+    except ReplayError as error:
+        log.error("%s", error)
+        return 2
+    if machine is None:
+        log.error("there is no scenario %s; scenarios: %s, or a report's file", scenario, ", ".join(SCENARIOS))
         return 2
     stopping, reload = asyncio.Event(), asyncio.Event()
     loop = asyncio.get_running_loop()
     for number in (signal.SIGTERM, signal.SIGINT):
         loop.add_signal_handler(number, stopping.set)
-    machine = await build()
     machine.polkit.denied.update(deny)
     try:
         await machine.attach(await connect(), await connect(descriptors=True), await connect())
@@ -58,6 +62,14 @@ async def run_simulated(scenario: str, *, deny: Sequence[str]) -> int:
         patterns = runtime / Path(HOOK_PATTERNS).name
         setting = Setting(bus, simulated_host(machine, bus), runtime, Configuration, state, archive, hook_patterns=patterns)
         return await serve(setting, ready=lambda status: log.info("ready: %s", status), stopping=stopping, reload=reload)
+
+
+async def _machine(scenario: str) -> SimulatedMachine | None:
+    """Return the machine of that name, or that of a report; raises ReplayError."""
+    build = SCENARIOS.get(scenario)
+    if build is not None:
+        return await build()
+    return await replay(read_report(Path(scenario))) if scenario.endswith(".json") or "/" in scenario else None
 
 
 class _Outside:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import errno
 import re
+from functools import partial
 from typing import TYPE_CHECKING
 
 from gpuhandoff.simulation.pci import DEVICES, PciDevice
@@ -31,6 +32,7 @@ def add_function(machine: SimulatedMachine, device: PciDevice) -> None:
         tree.text(f"{path}/boot_vga", f"{int(device.boot_vga)}\n")
     if device.reset_method:
         tree.text(f"{path}/reset_method", f"{device.reset_method}\n")
+    _add_windows(machine, device)
     _add_override(machine, device)
     _add_power(machine, device)
     tree.link(f"{DEVICES}/{device.address}", path)
@@ -38,7 +40,32 @@ def add_function(machine: SimulatedMachine, device: PciDevice) -> None:
         tree.link(f"{path}/iommu_group", f"{GROUPS}/{device.group}")
         tree.add(f"{GROUPS}/{device.group}/devices/{device.address}", Link(path))
         tree.text(f"{GROUPS}/{device.group}/type", "DMA-FQ\n")
+        tree.text(f"{GROUPS}/{device.group}/reserved_regions", lambda: _reserved(machine, device.group))
     machine.uevents.emit("add", path, "pci")
+
+
+def _reserved(machine: SimulatedMachine, group: int) -> str:
+    """Every group has the range of interrupts; the firmware may want more."""
+    regions = [*machine.direct_regions.get(group, ()), "0x00000000fee00000 0x00000000feefffff msi"]
+    return "".join(f"{one}\n" for one in regions)
+
+
+def _add_windows(machine: SimulatedMachine, device: PciDevice) -> None:
+    """Six windows, the expansion ROM, six more that only bridges have; where each could be, which asks the card itself."""
+    lines = ["0x0000000000000000 0x0000000000000000 0x0000000000000000"] * 13
+    for number, size, possible in device.bars:
+        start = (device.address.bus + 1 << 40) + (number << 36)
+        lines[number] = f"0x{start:016x} 0x{start + (size << 20) - 1:016x} 0x000000000014220c"
+        if possible:
+            bits = sum(1 << (one.bit_length() - 1) for one in possible)
+            machine.tree.text(f"{device.path}/resource{number}_resize", partial(_asked, machine, device, bits))
+    machine.tree.text(f"{device.path}/resource", "".join(f"{line}\n" for line in lines))
+
+
+def _asked(machine: SimulatedMachine, device: PciDevice, bits: int) -> str:
+    """Read a register of the card: the kernel wakes it for that."""
+    device.wakes += suspended(machine, device)
+    return f"{bits:016x}\n"
 
 
 def _add_override(machine: SimulatedMachine, device: PciDevice) -> None:

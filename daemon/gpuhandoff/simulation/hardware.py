@@ -11,6 +11,11 @@ AUDIO, USB, UCSI, BRIDGE, NETWORK, DISK = 0x040300, 0x0C0330, 0x0C8000, 0x060400
 SCREEN = (("HDMI-A-1", True), ("DP-1", False))
 NO_SCREEN = (("HDMI-A-1", False), ("DP-1", False))
 
+_SIZES = tuple(1 << bit for bit in range(8, 15))
+"""256 MiB to 16 GiB."""
+_GEFORCE = ((0, 16, ()), (1, 16384, _SIZES), (3, 32, ()))
+_RADEON = ((0, 16384, _SIZES), (2, 256, (2, 4, 8, 16, 32, 64, 128, 256)), (5, 1, ()))
+
 PCI_IDS = """\
 1002  Advanced Micro Devices, Inc. [AMD/ATI]
 \t73a4  Navi 21 USB
@@ -68,6 +73,7 @@ def card(
         connectors=connectors,
         reset_method=reset_method,
     )
+    display.bars = _RADEON if vendor == AMD else _GEFORCE
     others = tuple(
         PciDevice(PciAddress(0, bus, 0, place), vendor, sibling, pci_class, group, parent=above, name=f"{name}.{place}")
         for place, (sibling, pci_class) in enumerate(siblings, 1)

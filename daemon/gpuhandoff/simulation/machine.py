@@ -38,6 +38,7 @@ from gpuhandoff.simulation.vfio import Vfio
 from gpuhandoff.simulation.waits import Waits
 
 BOOT_ID = "3f0c2f4e-5d0a-4b57-9a39-0c6f7b1d2e88"
+COMMAND_LINE = "BOOT_IMAGE=/boot/vmlinuz root=/dev/nvme0n1p2 ro quiet intel_iommu=on"
 QEMU_CGROUP = "/machine.slice/machine-qemu-1-guest.scope"
 
 
@@ -54,12 +55,17 @@ class SimulatedMachine:
         kernel_release: str = "6.12.107+deb13-amd64",
         nvidia_version: str = "",
         iommu: bool = True,
+        iommu_table: str = "DMAR",
+        command_line: str = COMMAND_LINE,
         cpus: int = 8,
         memory: int = 16 << 30,
     ) -> None:
         self.kernel_release = kernel_release
         self.nvidia_version = nvidia_version
+        self.nvidia_open = True
         self.iommu = iommu
+        self.direct_regions: dict[int, list[str]] = {}
+        """What the firmware wants mapped, by IOMMU group, as lines of reserved_regions."""
         self.tree = Tree()
         self.waits = Waits()
         self.uevents = SimulatedUevents()
@@ -88,6 +94,10 @@ class SimulatedMachine:
         self.boot_id = BOOT_ID
         self.tree.text("/proc/sys/kernel/random/boot_id", lambda: f"{self.boot_id}\n")
         self.tree.text("/proc/sys/kernel/osrelease", f"{kernel_release}\n")
+        self.tree.text("/proc/version", f"Linux version {kernel_release} (builder) #1 SMP PREEMPT_DYNAMIC\n")
+        self.tree.text("/proc/cmdline", f"{command_line}\n")
+        if iommu_table:
+            self.tree.text(f"/sys/firmware/acpi/tables/{iommu_table}", "")
         for device in functions:
             add_function(self, device)
 

@@ -15,6 +15,21 @@ if TYPE_CHECKING:
 NVIDIA_MAJOR = 195
 
 
+VERSION = "/proc/driver/nvidia/version"
+
+
+def show_version(machine: SimulatedMachine, module: str) -> None:
+    """Say which driver it is: NVIDIA's open kernel modules, or the others."""
+    kind = "Open Kernel Module for x86_64" if machine.nvidia_open else "x86_64 Kernel Module"
+    text = f"NVRM version: NVIDIA UNIX {kind}  {machine.nvidia_version}  Release Build"
+    machine.tree.text(VERSION, f"{text}\nGCC version:  gcc version 14.2.0 (Debian 14.2.0-19)\n")
+
+
+def hide_version(machine: SimulatedMachine, module: str) -> None:
+    """Say it no more."""
+    machine.tree.remove(VERSION)
+
+
 class NvidiaDriver(StackedDriver):
     """nvidia: remove waits until nobody uses the GPU, perhaps for ever."""
 

@@ -44,6 +44,10 @@ class PciDevice:
     connectors: tuple[tuple[str, bool], ...] = ()
     """Name and whether a screen is attached."""
     reset_method: str = ""
+    bars: tuple[tuple[int, int, tuple[int, ...]], ...] = ()
+    """Number, size, and the sizes to which it can be set, in MiB."""
+    wakes: int = 0
+    """How often somebody has woken it by looking into its registers while it slept."""
     control: str = "on"
     d3cold_allowed: bool = True
     override: str = ""
@@ -169,10 +173,12 @@ class PciBus:
         await self._attach_all(driver)
 
     async def _attach_all(self, driver: Driver) -> None:
+        """Try every device that matches: each is locked first, also one that is bound (driver_attach)."""
         for device in self.devices.values():
-            if device.driver is None and driver in self.matching(device) and not self._owned(device, driver):
+            if driver in self.matching(device):
                 async with self._locked(device):
-                    await self._try(device, driver)
+                    if device.driver is None and not self._owned(device, driver):
+                        await self._try(device, driver)
 
     async def _try(self, device: PciDevice, driver: Driver) -> None:
         """Probe as the driver core does by itself: a failure is logged and forgotten."""

@@ -6,7 +6,7 @@ from collections.abc import Awaitable, Callable
 from dataclasses import replace
 
 from gpuhandoff.simulation import hardware
-from gpuhandoff.simulation.machine import SimulatedMachine
+from gpuhandoff.simulation.machine import COMMAND_LINE, SimulatedMachine
 from gpuhandoff.simulation.pci import PciDevice
 from gpuhandoff.simulation.sessions import Compositor, Login
 from gpuhandoff.simulation.tree import Node
@@ -19,6 +19,8 @@ ALICE = 1000
 EVERY_SOUND = "/dev/snd/controlC"
 ONBOARD_SOUND = "/dev/snd/controlC0"
 SERVICES = ("display-manager.service", "nvidia-persistenced.service", "cron.service", "libvirtd.service", "ssh.service")
+OTHER_GROUPS = 1000
+"""IOMMU groups of this machine's own devices begin here, where a card has theirs."""
 USER_STOP_DELAY = 1.0
 """UserStopDelaySec of these machines; logind's default is 10 s."""
 
@@ -36,22 +38,22 @@ _DESKTOP = (
 async def single_nvidia(*, ends: Compositor = Compositor.IN_SESSION, kernel: str = KERNEL) -> SimulatedMachine:
     """One GeForce RTX 4070 that shows the greeter and alice's Plasma."""
     above = hardware.port(1, 1)
-    machine = _machine((above, *hardware.rtx_4070(above, 1, 14, boot_vga=True)), kernel, NVIDIA_VERSION)
-    return await _boot(machine, NVIDIA_STACK, _desktop(GPU, ends=ends))
+    machine = assemble((above, *hardware.rtx_4070(above, 1, 14, boot_vga=True)), kernel, NVIDIA_VERSION)
+    return await boot(machine, NVIDIA_STACK, _desktop(GPU, ends=ends))
 
 
 async def blackwell(*, ends: Compositor = Compositor.IN_SESSION, kernel: str = KERNEL) -> SimulatedMachine:
     """One GeForce RTX 5090 that shows alice's Plasma."""
     above = hardware.port(1, 1)
-    machine = _machine((above, *hardware.rtx_5090(above, 1, 14)), kernel, NVIDIA_VERSION)
-    return await _boot(machine, NVIDIA_STACK, _desktop(GPU, ends=ends))
+    machine = assemble((above, *hardware.rtx_5090(above, 1, 14)), kernel, NVIDIA_VERSION)
+    return await boot(machine, NVIDIA_STACK, _desktop(GPU, ends=ends))
 
 
 async def single_amd(*, ends: Compositor = Compositor.IN_SESSION, kernel: str = KERNEL) -> SimulatedMachine:
     """One Radeon RX 6800 with four functions that shows alice's Plasma."""
     above = hardware.port(1, 1)
-    machine = _machine((above, *hardware.rx_6800(above, 1, 14)), kernel)
-    return await _boot(machine, ("amdgpu", "i2c_designware_pci"), _desktop(GPU, ends=ends))
+    machine = assemble((above, *hardware.rx_6800(above, 1, 14)), kernel)
+    return await boot(machine, ("amdgpu", "i2c_designware_pci"), _desktop(GPU, ends=ends))
 
 
 async def igpu_dgpu(*, kernel: str = KERNEL, sound: str = ONBOARD_SOUND) -> SimulatedMachine:
@@ -63,8 +65,8 @@ async def igpu_dgpu(*, kernel: str = KERNEL, sound: str = ONBOARD_SOUND) -> Simu
     dgpu = hardware.rtx_4070(above, 1, 14, boot_vga=False, screen=False)
     for function in dgpu:
         function.control = "auto"
-    machine = _machine((hardware.intel_graphics(), above, *dgpu), kernel, NVIDIA_VERSION)
-    return await _boot(machine, ("i915", *NVIDIA_STACK), _desktop(INTEL_GPU), persistence=False, sound=sound)
+    machine = assemble((hardware.intel_graphics(), above, *dgpu), kernel, NVIDIA_VERSION)
+    return await boot(machine, ("i915", *NVIDIA_STACK), _desktop(INTEL_GPU), persistence=False, sound=sound)
 
 
 async def twin(*, kernel: str = KERNEL, nvidia_version: str = NVIDIA_VERSION) -> SimulatedMachine:
@@ -76,8 +78,8 @@ async def twin(*, kernel: str = KERNEL, nvidia_version: str = NVIDIA_VERSION) ->
         *hardware.rtx_3060(first, 1, 14, boot_vga=True),
         *hardware.rtx_3060(second, 2, 15, boot_vga=False),
     )
-    machine = _machine(functions, kernel, nvidia_version)
-    return await _boot(machine, NVIDIA_STACK, _desktop(GPU), persistence=False, sound=ONBOARD_SOUND)
+    machine = assemble(functions, kernel, nvidia_version)
+    return await boot(machine, NVIDIA_STACK, _desktop(GPU), persistence=False, sound=ONBOARD_SOUND)
 
 
 async def shared_group(*, kernel: str = KERNEL) -> SimulatedMachine:
@@ -85,8 +87,8 @@ async def shared_group(*, kernel: str = KERNEL) -> SimulatedMachine:
     above, beside = hardware.port(1, 14), hardware.port(3, 14)
     dgpu = hardware.rtx_4070(above, 1, 14, boot_vga=False, screen=False)
     functions = (hardware.intel_graphics(), above, *dgpu, beside, hardware.network(4, 14, beside))
-    machine = _machine(functions, kernel, NVIDIA_VERSION)
-    return await _boot(machine, ("i915", *NVIDIA_STACK), _desktop(INTEL_GPU), persistence=False, sound=ONBOARD_SOUND)
+    machine = assemble(functions, kernel, NVIDIA_VERSION)
+    return await boot(machine, ("i915", *NVIDIA_STACK), _desktop(INTEL_GPU), persistence=False, sound=ONBOARD_SOUND)
 
 
 SCENARIOS: dict[str, Callable[[], Awaitable[SimulatedMachine]]] = {
@@ -100,19 +102,39 @@ SCENARIOS: dict[str, Callable[[], Awaitable[SimulatedMachine]]] = {
 """By the name that `--simulate` takes."""
 
 
-def _machine(functions: tuple[PciDevice, ...], kernel: str, nvidia_version: str = "") -> SimulatedMachine:
+def assemble(
+    functions: tuple[PciDevice, ...],
+    kernel: str,
+    nvidia_version: str = "",
+    *,
+    iommu: bool = True,
+    iommu_table: str = "DMAR",
+    command_line: str = COMMAND_LINE,
+    pci_ids: str = hardware.PCI_IDS,
+) -> SimulatedMachine:
     """Return a machine with these devices, a disk and sound on the mainboard, switched off."""
+    taken = {function.address for function in functions}
     disk = hardware.disk()
-    ports = (disk.parent,) if disk.parent else ()
-    audio = hardware.intel_audio()
-    machine = SimulatedMachine((*functions, *ports, disk, audio), kernel_release=kernel, nvidia_version=nvidia_version)
-    machine.tree.text("/usr/share/misc/pci.ids", hardware.PCI_IDS)
-    firmware = next(function for function in functions if function.boot_vga)
-    machine.graphics.add_firmware(firmware)
+    others = [one for one in (disk.parent, disk, hardware.intel_audio()) if one is not None and one.address not in taken]
+    groups = {function.group for function in functions}
+    for one in others:
+        one.group += OTHER_GROUPS * (one.group in groups)
+    machine = SimulatedMachine(
+        (*functions, *others),
+        kernel_release=kernel,
+        nvidia_version=nvidia_version,
+        iommu=iommu,
+        iommu_table=iommu_table,
+        command_line=command_line,
+    )
+    machine.tree.text("/usr/share/misc/pci.ids", pci_ids)
+    firmware = next((function for function in functions if function.boot_vga), None)
+    if firmware is not None:
+        machine.graphics.add_firmware(firmware)
     return machine
 
 
-async def _boot(
+async def boot(
     machine: SimulatedMachine,
     modules: tuple[str, ...],
     logins: tuple[Login, ...],
@@ -120,6 +142,7 @@ async def _boot(
     persistence: bool = True,
     sound: str = EVERY_SOUND,
 ) -> SimulatedMachine:
+    """Load the drivers, start what every machine here runs, and have everybody log in."""
     if "nvidia" in modules:
         for name, number in (
             ("nvidiactl", 195 << 8 | 255),

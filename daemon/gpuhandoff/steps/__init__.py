@@ -10,6 +10,7 @@ from gpuhandoff.steps.claim_functions import ClaimFunctions
 from gpuhandoff.steps.confine_host import ConfineHost
 from gpuhandoff.steps.free_memory import FreeMemory
 from gpuhandoff.steps.inhibit_sleep import InhibitSleep
+from gpuhandoff.steps.load_vfio import LoadVfio
 from gpuhandoff.steps.quiet_host import QuietHost
 from gpuhandoff.steps.release_functions import ReleaseFunctions
 from gpuhandoff.steps.settle_holders import SettleHolders
@@ -27,6 +28,7 @@ def make_steps() -> Mapping[str, Step]:
     """Return a set of steps. What a step holds for the daemon's life (the inhibitor) belongs to its set."""
     steps: tuple[Step, ...] = (
         InhibitSleep(),
+        LoadVfio(),
         StopDisplay(),
         StopGpuServices(),
         SettleHolders(),

@@ -10,7 +10,7 @@ from typing import Any
 
 from gpuhandoff.model.plan import Json
 
-EXCLUSIVE = frozenset({"confine-host"})
+EXCLUSIVE = frozenset({"confine-host", "load-vfio"})
 """One setting for the whole host: while another GPU is away that has it, its setting is what has to hold."""
 
 
@@ -53,7 +53,7 @@ def _processors(captured: Json, others: Sequence[Json]) -> Json:
 
 
 _CORRECTIONS: Mapping[str, Callable[[Json, Sequence[Json]], Json]] = {
-    "bind-vfio": _modules,
+    "load-vfio": _modules,
     "back-guest-memory": _memory,
     "confine-host": _processors,
 }

@@ -1,4 +1,4 @@
-"""Step 10: the host keeps to its housekeeping CPUs, so that the guest's stay quiet."""
+"""Step 11: the host keeps to its housekeeping CPUs, so that the guest's stay quiet."""
 
 from __future__ import annotations
 

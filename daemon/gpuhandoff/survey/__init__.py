@@ -8,7 +8,7 @@ from dataclasses import replace
 from gpuhandoff.host import Host
 from gpuhandoff.model.cpus import parse_cpus
 from gpuhandoff.model.world import Function, Gpu, World
-from gpuhandoff.survey import graphics, memory, modules, nodes, pci
+from gpuhandoff.survey import boot, graphics, memory, modules, nodes, pci, versions, windows
 from gpuhandoff.survey.names import DeviceNames
 
 __all__ = ["read_boot_id", "survey"]
@@ -26,16 +26,23 @@ async def survey(host: Host, services: Sequence[str] = (), *, with_processes: bo
     gpus = graphics.with_consoles(host, gpus)
     gpus = await nodes.with_holders(host, gpus)
     units = [await host.units.unit(name) for name in services]
+    processes = await host.processes.all() if with_processes else ()
     loaded = modules.loaded(host)
+    available = modules.available(host, loaded)
     return World(
         boot_id=read_boot_id(host),
         kernel_release=host.kernel.read("/proc/sys/kernel/osrelease").strip(),
         gpus=tuple(gpus),
+        kernel_version=versions.kernel(host),
         modules=loaded,
-        available_modules=modules.available(host, loaded),
+        available_modules=available,
+        builtin_modules=modules.builtin(host, available),
         nvidia_version=modules.parameter(host, "/sys/module/nvidia/version"),
+        nvidia_open=versions.nvidia_is_open(host),
         nvidia_modeset=modules.parameter(host, "/sys/module/nvidia_drm/parameters/modeset") == "Y",
         iommu=bool(host.kernel.entries("/sys/kernel/iommu_groups")),
+        iommu_firmware=boot.firmware(host),
+        boot_parameters=boot.parameters(host),
         sessions=await host.logins.sessions(),
         display_manager=await host.units.unit(DISPLAY_MANAGER),
         services=tuple(unit for unit in units if unit is not None),
@@ -44,7 +51,8 @@ async def survey(host: Host, services: Sequence[str] = (), *, with_processes: bo
         memory_available=memory.available(host),
         hugepages=memory.pools(host),
         default_page_kib=memory.default_page_kib(host),
-        processes=await host.processes.all() if with_processes else (),
+        processes=processes,
+        applications=nodes.applications(host, processes),
     )
 
 
@@ -55,11 +63,11 @@ def read_boot_id(host: Host) -> str:
 
 async def _gpu(host: Host, display: Function, functions: Sequence[Function]) -> Gpu:
     """Return a card with everything that moves with it."""
-    card = tuple(one for one in functions if one.address.same_slot(display.address) and not one.is_bridge)
+    card = tuple(pci.with_power(host, one) for one in functions if pci.belongs(display, one))
+    display = next(one for one in card if one.address == display.address)
+    groups = {one.iommu_group for one in card if one.iommu_group is not None}
     others = tuple(
-        one
-        for one in functions
-        if display.iommu_group is not None and one.iommu_group == display.iommu_group and one not in card
+        one for one in functions if one.iommu_group in groups and one.address not in {mine.address for mine in card}
     )
     name = _NAMES.name(host.kernel, display.vendor, display.device)
     gpu = Gpu(
@@ -67,11 +75,15 @@ async def _gpu(host: Host, display: Function, functions: Sequence[Function]) -> 
         name,
         (display, *(one for one in card if one != display)),
         group=tuple(one for one in others if not one.is_bridge),
+        ports=tuple(one for one in others if one.is_bridge),
         upstream_port=pci.upstream_port(host, display.address),
     )
     return replace(
         gpu,
         cards=graphics.nodes(host, display.address),
-        connected=graphics.connected(host, display.address),
+        connectors=graphics.connectors(host, display.address),
+        boot_display=graphics.boot_display(host, display.address),
+        bars=windows.bars(host, display),
+        reserved=tuple(region for group in sorted(groups) for region in windows.reserved(host, group)),
         framebuffers=graphics.framebuffers(host, display.address),
     )

@@ -9,6 +9,7 @@ from dataclasses import replace
 
 from gpuhandoff.host import Host
 from gpuhandoff.model.address import PciAddress
+from gpuhandoff.model.hardware import Connector
 from gpuhandoff.model.world import Console, Framebuffer, Gpu
 
 GRAPHICS = "/sys/class/graphics"
@@ -29,16 +30,27 @@ def nodes(host: Host, address: PciAddress) -> tuple[str, ...]:
     return tuple(f"/dev/dri/{name}" for name in sorted(names))
 
 
-def connected(host: Host, address: PciAddress) -> tuple[str, ...]:
-    """Return the connectors with a screen. The status is the one that the driver saw last: reading it wakes nothing."""
+def connectors(host: Host, address: PciAddress) -> tuple[Connector, ...]:
+    """Return the outputs. Their status is the one that the driver saw last: reading it wakes nothing (kernel.md 8)."""
     found = []
-    for directory in _drm(host, address):
-        for card in host.kernel.entries(directory):
-            for name in host.kernel.entries(f"{directory}/{card}") if card.startswith("card") else ():
-                with contextlib.suppress(OSError):
-                    if name.startswith(f"{card}-") and host.kernel.read(f"{directory}/{card}/{name}/status") == "connected":
-                        found.append(name.removeprefix(f"{card}-"))
+    for card in _cards(host, address):
+        prefix = f"{card.rpartition('/')[2]}-"
+        for name in host.kernel.entries(card):
+            with contextlib.suppress(OSError):
+                if name.startswith(prefix):
+                    status = host.kernel.read(f"{card}/{name}/status") == "connected"
+                    enabled = host.kernel.read(f"{card}/{name}/enabled") == "enabled"
+                    found.append(Connector(name.removeprefix(prefix), status, enabled))
     return tuple(found)
+
+
+def boot_display(host: Host, address: PciAddress) -> bool:
+    """Tell whether the kernel says that the firmware showed its picture with this GPU; older ones say nothing."""
+    for card in _cards(host, address):
+        with contextlib.suppress(OSError):
+            if host.kernel.read(f"{card}/boot_display") == "1":
+                return True
+    return False
 
 
 def framebuffers(host: Host, address: PciAddress) -> tuple[Framebuffer, ...]:
@@ -85,6 +97,12 @@ def _consoles(host: Host) -> Iterator[Console]:
             kind = host.kernel.read(f"{CONSOLES}/{name}/name")
             if "frame buffer" in kind:
                 yield Console(name, kind.strip(), host.kernel.read(f"{CONSOLES}/{name}/bind").strip() == "1")
+
+
+def _cards(host: Host, address: PciAddress) -> Iterator[str]:
+    """Yield the directories of the card nodes."""
+    for directory in _drm(host, address):
+        yield from (f"{directory}/{name}" for name in host.kernel.entries(directory) if name.startswith("card"))
 
 
 def _drm(host: Host, address: PciAddress) -> Iterator[str]:

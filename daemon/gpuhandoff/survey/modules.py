@@ -46,6 +46,15 @@ def available(host: Host, present: Sequence[Module]) -> frozenset[str]:
     return _cache[key]
 
 
+def builtin(host: Host, among: frozenset[str]) -> frozenset[str]:
+    """Return those of some available modules that are a part of the running kernel."""
+    release = host.kernel.read("/proc/sys/kernel/osrelease").strip()
+    key = (f"/lib/modules/{release}/modules.builtin", among)
+    if key not in _cache:
+        _cache[key] = among & _names(host, key[0])
+    return _cache[key]
+
+
 def _names(host: Host, path: str) -> set[str]:
     """Return the module names of a list of paths such as `kernel/drivers/vfio/pci/vfio-pci.ko.xz: ...`."""
     try:

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import contextlib
+from dataclasses import replace
 
 from gpuhandoff.host import Host
 from gpuhandoff.model.address import PciAddress
+from gpuhandoff.model.hardware import Power
 from gpuhandoff.model.world import Function
 
 DEVICES = "/sys/bus/pci/devices"
@@ -22,6 +24,17 @@ def functions(host: Host) -> tuple[Function, ...]:
     return tuple(sorted(found, key=lambda one: one.address))
 
 
+def belongs(display: Function, one: Function) -> bool:
+    """Tell whether a function moves with a display function: it shares its slot, and its maker or its IOMMU group.
+
+    A card may have each of its functions in a group of its own. In the slot of an AMD processor's graphics (1002) sit also
+    its USB controllers, its security processor and the mainboard's sound (1022), which are nobody's card.
+    """
+    if not one.address.same_slot(display.address) or one.is_bridge:
+        return False
+    return one.vendor == display.vendor or one.iommu_group == display.iommu_group
+
+
 def upstream_port(host: Host, address: PciAddress) -> PciAddress | None:
     """Return the bridge or root port right above a function, None on a root bus."""
     parent = host.kernel.resolve(address.sysfs).rpartition("/")[0].rpartition("/")[2]
@@ -29,6 +42,18 @@ def upstream_port(host: Host, address: PciAddress) -> PciAddress | None:
         return PciAddress.parse(parent)
     except ValueError:
         return None
+
+
+def with_power(host: Host, function: Function) -> Function:
+    """Return a function with what the kernel remembers of its power. None of this is read from the card itself."""
+    directory = function.address.sysfs
+    power = Power(
+        status=_text(host, f"{directory}/power/runtime_status"),
+        control=_text(host, f"{directory}/power/control"),
+        state=_text(host, f"{directory}/power_state"),
+        d3cold_allowed=_text(host, f"{directory}/d3cold_allowed") != "0",
+    )
+    return replace(function, power=power)
 
 
 def _function(host: Host, address: PciAddress) -> Function:
@@ -48,7 +73,15 @@ def _function(host: Host, address: PciAddress) -> Function:
         boot_vga=display and _number(host, f"{directory}/boot_vga", absent=0) == 1,
         subsystem_vendor=_number(host, f"{directory}/subsystem_vendor", absent=0) if display else 0,
         subsystem_device=_number(host, f"{directory}/subsystem_device", absent=0) if display else 0,
+        reset_methods=tuple(_text(host, f"{directory}/reset_method").split()) if display else (),
     )
+
+
+def _text(host: Host, path: str) -> str:
+    try:
+        return host.kernel.read(path)
+    except OSError:
+        return ""
 
 
 def _number(host: Host, path: str, absent: int | None = None) -> int:

@@ -53,11 +53,8 @@ def _overdue(error: OverdueError) -> str:
     )
 
 
-async def stuck_sentence(
-    host: Host, gpu: str, step: str, cause: BaseException, nodes: Collection[str], *, locked: bool
-) -> str:
+def stuck_sentence(gpu: str, step: str, cause: BaseException, holding: Collection[OpenNode], *, locked: bool) -> str:
     """Return what is stuck where, why, who has the card open, and what to do; `locked`: what hangs may lock the card."""
-    holding = await _holding(host, nodes)
     pending = isinstance(cause, OverdueError)
     remedy: list[str] = []
     if holding:
@@ -71,7 +68,7 @@ async def stuck_sentence(
     return f"{gpu} is stuck at {step}: {describe(cause).rstrip('.')}. {' '.join(remedy)}"
 
 
-async def _holding(host: Host, nodes: Collection[str]) -> tuple[OpenNode, ...]:
+async def who_holds(host: Host, nodes: Collection[str]) -> tuple[OpenNode, ...]:
     """Return who has the card open, deleted nodes included: what is unplugged stays open until it is closed."""
     try:
         return await host.processes.holding(sorted(nodes)) if nodes else ()

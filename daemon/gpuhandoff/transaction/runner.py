@@ -24,7 +24,7 @@ from gpuhandoff.model.address import PciAddress
 from gpuhandoff.model.plan import Plan
 from gpuhandoff.model.request import Operation
 from gpuhandoff.steps.step import Step
-from gpuhandoff.transaction.diagnosis import describe, stuck_sentence
+from gpuhandoff.transaction.diagnosis import describe, stuck_sentence, who_holds
 from gpuhandoff.transaction.journal import Journal, JournalDirectory
 from gpuhandoff.transaction.record import Entry, Record
 from gpuhandoff.transaction.shares import Shares
@@ -178,10 +178,11 @@ class Runner:
     async def _stuck(self, journal: Journal, record: Record, entry: Entry, cause: BaseException) -> StuckError:
         """Write down what is stuck, and return it as the error that says so."""
         locked = (step := self._steps.get(entry.name)) is None or step.needs_gpu
-        message = await stuck_sentence(self._host, str(record.gpu), entry.name, cause, record.nodes, locked=locked)
+        holding = await who_holds(self._host, record.nodes)
+        message = stuck_sentence(str(record.gpu), entry.name, cause, holding, locked=locked)
         self._note(journal, stuck=entry.index, message=message)
         journal.close()
-        return StuckError(message)
+        return StuckError(message, lost=locked and not holding)
 
     async def _undo_one(self, record: Record, entry: Entry, step: Step | None, observe: Observer) -> None:
         if step is None:

@@ -282,9 +282,8 @@ class World:
     """The GPU services (nvidia-persistenced and those of the configuration) that are loaded."""
     online_cpus: frozenset[int] = frozenset()
     memory_total: int = 0
-    """Bytes."""
     memory_available: int = 0
-    """Bytes."""
+    """Bytes, both."""
     hugepages: tuple[HugepagePool, ...] = ()
     default_page_kib: int = 2048
     """The size of huge pages where none is named; the kernel's command line may change it (default_hugepagesz)."""

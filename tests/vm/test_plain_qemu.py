@@ -35,51 +35,51 @@ def status(host: BenchHost, pid: int) -> int:
     return host.machine.agent.wait(pid, 120).status
 
 
-def test_qemu_ends_by_itself(single: BenchHost) -> None:
-    before = single.snapshot()
-    pid = run(single, "end")
-    wait_for(single, "bochs-drm drives display")
-    assert status(single, pid) == 0
-    assert single.status()["state"] == "host"
-    assert_back(single, before)
+def test_qemu_ends_by_itself(libvirt: BenchHost) -> None:
+    before = libvirt.snapshot()
+    pid = run(libvirt, "end")
+    wait_for(libvirt, "bochs-drm drives display")
+    assert status(libvirt, pid) == 0
+    assert libvirt.status()["state"] == "host"
+    assert_back(libvirt, before)
 
 
-def test_the_guest_is_on_the_card_and_not_confined(single: BenchHost) -> None:
-    before = single.snapshot()
-    pid = run(single)
-    wait_for(single, "up")
-    assert single.machine.picture().share(GREEN) > 0.9
-    away = single.snapshot()
+def test_the_guest_is_on_the_card_and_not_confined(libvirt: BenchHost) -> None:
+    before = libvirt.snapshot()
+    pid = run(libvirt)
+    wait_for(libvirt, "up")
+    assert libvirt.machine.picture().share(GREEN) > 0.9
+    away = libvirt.snapshot()
     assert away["effective"]["system.slice"] == "0"
-    qemu = single.run("cat /run/plain.pid").output.strip()
-    assert "/machine.slice/gpuhandoff-run-" in single.run(f"cat /proc/{qemu}/cgroup").output
-    assert single.run(f"grep Cpus_allowed_list /proc/{qemu}/status").output.split()[1] == "0-1"
-    single.run(f"kill -TERM {single.run(f'cat /proc/{qemu}/stat').output.split()[3]}")  # QEMU ends at its SIGTERM
-    assert status(single, pid) == 0
-    assert_back(single, before)
+    qemu = libvirt.run("cat /run/plain.pid").output.strip()
+    assert "/machine.slice/gpuhandoff-run-" in libvirt.run(f"cat /proc/{qemu}/cgroup").output
+    assert libvirt.run(f"grep Cpus_allowed_list /proc/{qemu}/status").output.split()[1] == "0-1"
+    libvirt.run(f"kill -TERM {libvirt.run(f'cat /proc/{qemu}/stat').output.split()[3]}")  # QEMU ends at its SIGTERM
+    assert status(libvirt, pid) == 0
+    assert_back(libvirt, before)
 
 
-def test_qemu_is_killed(single: BenchHost) -> None:
-    before = single.snapshot()
-    pid = run(single)
-    wait_for(single, "bochs-drm drives display")
-    single.run("kill -KILL $(cat /run/plain.pid)")
-    assert status(single, pid) == 128 + 9
-    assert single.status()["state"] == "host"
-    assert_back(single, before)
+def test_qemu_is_killed(libvirt: BenchHost) -> None:
+    before = libvirt.snapshot()
+    pid = run(libvirt)
+    wait_for(libvirt, "bochs-drm drives display")
+    libvirt.run("kill -KILL $(cat /run/plain.pid)")
+    assert status(libvirt, pid) == 128 + 9
+    assert libvirt.status()["state"] == "host"
+    assert_back(libvirt, before)
 
 
 @pytest.mark.parametrize("first", ["gpuhandoff", "both"])
-def test_gpuhandoff_run_is_killed(single: BenchHost, first: str) -> None:
+def test_gpuhandoff_run_is_killed(libvirt: BenchHost, first: str) -> None:
     """QEMU may go on; the GPU comes back when it has ended, too."""
-    before = single.snapshot()
-    pid = run(single)
-    wait_for(single, "bochs-drm drives display")
-    qemu = single.run("cat /run/plain.pid").output.strip()
-    single.run(f"kill -KILL {pid}")
+    before = libvirt.snapshot()
+    pid = run(libvirt)
+    wait_for(libvirt, "bochs-drm drives display")
+    qemu = libvirt.run("cat /run/plain.pid").output.strip()
+    libvirt.run(f"kill -KILL {pid}")
     if first == "gpuhandoff":
-        single.wait_for(f"test ! -e /proc/{pid}")
-        assert single.state() == "guest"
-    single.run(f"kill -KILL {qemu}")
-    single.wait_for_state("host", timeout=60)
-    assert_back(single, before)
+        libvirt.wait_for(f"test ! -e /proc/{pid}")
+        assert libvirt.state() == "guest"
+    libvirt.run(f"kill -KILL {qemu}")
+    libvirt.wait_for_state("host", timeout=60)
+    assert_back(libvirt, before)

@@ -38,8 +38,7 @@ def assert_back(host: BenchHost, before: Snapshot) -> None:
     assert difference(before, host.snapshot()) == []
 
 
-@pytest.mark.parametrize("managed", [False, True], ids=["managed-no", "managed-yes"])
-@pytest.mark.parametrize("end", [shut_down, destroy])
+@pytest.mark.parametrize(("end", "managed"), [(shut_down, False), (destroy, True)], ids=["shut_down", "destroy-managed"])
 def test_lent_at_start_and_back_at_the_end(libvirt: BenchHost, end: Callable[[Guest], None], managed: bool) -> None:
     before = libvirt.snapshot()
     guest = Guest(libvirt, managed=managed)
@@ -52,10 +51,9 @@ def test_lent_at_start_and_back_at_the_end(libvirt: BenchHost, end: Callable[[Gu
     assert_back(libvirt, before)
 
 
-@pytest.mark.parametrize("managed", [False, True], ids=["managed-no", "managed-yes"])
-def test_a_guest_that_ends_by_itself(libvirt: BenchHost, managed: bool) -> None:
+def test_a_guest_that_ends_by_itself(libvirt: BenchHost) -> None:
     before = libvirt.snapshot()
-    guest = Guest(libvirt, managed=managed, words="end")
+    guest = Guest(libvirt, words="end")
     guest.start()
     guest.wait_for("ends")
     guest.wait_for_end()

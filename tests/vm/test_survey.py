@@ -14,8 +14,6 @@ def nodes(host: BenchHost) -> tuple[str, str]:
     gpu, sound = host.layout.functions
     which = f"case $(readlink -f $c) in */{gpu}/*) basename $c;; esac"
     card = host.run(f"for c in /sys/class/drm/card[0-9]; do {which}; done")
-        f"basename /sys/bus/pci/devices/{gpu}/virtio*/drm/card* /sys/bus/pci/devices/{gpu}/drm/card* | grep -v '*'"
-    )
     control = host.run(f"basename /sys/bus/pci/devices/{sound}/sound/card*/controlC*")
     return f"/dev/dri/{card.output.strip()}", f"/dev/snd/{control.output.strip()}"
 

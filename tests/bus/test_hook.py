@@ -142,6 +142,15 @@ def test_guests_without_our_gpu_make_no_call(hook: Hook, operation: str, xml: st
     assert hook.calls() == []
 
 
+def test_for_a_guest_without_hostdevs_the_patterns_are_not_even_read(hook: Hook) -> None:
+    """The shell reads them byte by byte: on a slow machine the dearest thing that the hook does."""
+    hook.patterns.write_text("<name>win11</name>\n")
+    assert hook("prepare", domain_xml(())) == Ended(0, "", "")
+    assert hook.calls() == []
+    assert hook("prepare", WITHOUT_GPU) == Ended(0, "", "")
+    assert len(hook.calls()) == 1
+
+
 @pytest.mark.parametrize("text", [None, "", "\n\n"])
 def test_without_gpus_there_is_nothing_to_do(hook: Hook, text: str | None) -> None:
     """The daemon was never started, or knows no GPU."""

@@ -129,8 +129,11 @@ class Processes(Protocol):
     async def all(self) -> tuple[Process, ...]:
         """Return every process that is not a kernel thread."""
 
-    async def holding(self, nodes: Collection[str]) -> tuple[OpenNode, ...]:
-        """Return who has any of these device nodes open, deleted nodes and mappings included."""
+    async def holding(self, nodes: Collection[str], *, mappings: bool = True) -> tuple[OpenNode, ...]:
+        """Return who has any of these device nodes open, deleted nodes included; mapped ones as well, unless told not to.
+
+        A `dmabuf:NAME` among the nodes stands for the dma-bufs of an exporter.
+        """
 
     def state(self, process: Process) -> str | None:
         """Return the one-letter state (R, S, D, T, ...), or None when the process is gone."""

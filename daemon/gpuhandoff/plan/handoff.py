@@ -107,7 +107,13 @@ def _move(world: World, gpu: Gpu, settings: HostSettings, risk: str) -> Iterator
         modules = [] if shares_driver(world, gpu) else stack
         yield PlannedStep(
             "unload-driver",
-            {"display": str(gpu.address), "functions": functions, "modules": modules, "stack": stack},
+            {
+                "display": str(gpu.address),
+                "functions": functions,
+                "modules": modules,
+                "stack": stack,
+                "nodes": [node for node in gpu.nodes if not node.startswith("/dev/vfio/")],
+            },
             f"unload {', '.join(modules)}" if modules else f"unbind {gpu.address} from {gpu.display.driver}",
         )
     yield PlannedStep("bind-vfio", {"functions": functions}, f"bind {listed} to vfio-pci")

@@ -14,9 +14,11 @@ import logging
 from collections.abc import Iterable, Mapping
 
 from gpuhandoff.errors import InUseError, RolledBackError
-from gpuhandoff.host import Host
+from gpuhandoff.host import Host, OpenNode
 from gpuhandoff.model.plan import Json
+from gpuhandoff.model.roles import follows_its_card, is_seat_service
 from gpuhandoff.model.world import VFIO_DRIVER
+from gpuhandoff.steps.holders import name_open, wait_free
 from gpuhandoff.steps.pci_function import DEVICES, driver_of, probe, unbind, write_override
 
 PATIENCE = 3.0
@@ -27,6 +29,7 @@ LOAD_DEADLINE = 60.0
 CHILDREN = 10.0
 """Seconds for the devices that drivers make: sound cards come after the bind, from a work queue (kernel.md 9)."""
 _SUBSYSTEMS = ("drm", "sound")
+_BLOCKING = ("/dev/snd/", "/dev/i2c-")
 
 log = logging.getLogger(__name__)
 
@@ -51,7 +54,8 @@ class UnloadDriver:
         }
 
     async def apply(self, host: Host, arguments: Json, saved: Json) -> None:
-        """Unbind the siblings, remove the modules; without modules unbind the display function."""
+        """Look once more, unbind the siblings, remove the modules; without modules unbind the display function."""
+        await _refuse_latecomers(host, arguments.get("nodes", ()), unbinding=not saved["modules"])
         display = str(arguments["display"])
         for address in sorted(arguments["functions"], reverse=True):
             if address != display and driver_of(host, address) != VFIO_DRIVER:
@@ -87,6 +91,25 @@ class UnloadDriver:
         """Tell whether every function has left its native driver."""
         native = {address: driver for address, driver in saved["drivers"].items() if driver not in {"", VFIO_DRIVER}}
         return all(driver_of(host, address) != driver for address, driver in native.items())
+
+
+async def _refuse_latecomers(host: Host, nodes: Iterable[str], *, unbinding: bool) -> None:
+    """Raise InUseError when somebody has opened the card since it was looked at: an unbind would wait for them, for ever.
+
+    From now on nobody new can: the override keeps other drivers away, and this is the last look before the driver goes.
+    Where modules are removed, which fails at once, only sound and I2C block, whose functions are unbound all the same.
+    """
+    blocking = [node for node in nodes if unbinding or node.startswith(_BLOCKING)]
+    if not blocking or not any(map(_counts, await host.processes.holding(blocking, mappings=unbinding))):
+        return
+    holding = await wait_free(host, blocking, timeout=PATIENCE, of=_counts)
+    if holding:
+        raise InUseError(f"The GPU was opened while it was on its way: {name_open(holding)}. Close that and try again.")
+
+
+def _counts(one: OpenNode) -> bool:
+    """Leave out who lets go by itself: a sound server with its card, logind with the desktop."""
+    return not is_seat_service(one.process) and not follows_its_card(one.process, one.nodes)
 
 
 def _loaded(host: Host, name: str) -> bool:

@@ -19,12 +19,17 @@ DISPLAY_MANAGER = "display-manager.service"
 _NAMES = DeviceNames()
 
 
-async def survey(host: Host, services: Sequence[str] = (), *, with_processes: bool = False) -> World:
-    """Return the machine as it is now. `services`: units to look at; processes are listed only on request."""
+async def survey(
+    host: Host, services: Sequence[str] = (), *, with_processes: bool = False, with_mappings: bool = True
+) -> World:
+    """Return the machine as it is now. `services`: units to look at; processes are listed only on request.
+
+    Without mappings, whoever has a card mapped and not open is not seen: enough for what nothing is decided upon.
+    """
     functions = pci.functions(host)
     gpus = [await _gpu(host, display, functions) for display in functions if display.is_display]
     gpus = graphics.with_consoles(host, gpus)
-    gpus = await nodes.with_holders(host, gpus)
+    gpus = await nodes.with_holders(host, gpus, mappings=with_mappings)
     units = [await host.units.unit(name) for name in services]
     processes = await host.processes.all() if with_processes else ()
     loaded = modules.loaded(host)

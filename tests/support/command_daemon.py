@@ -36,6 +36,7 @@ _SIGNATURES = {
 } | {
     "History": "aa{sv}",
     "Report": "s",
+    "Inhibit": "u",
 }
 _SIGNALS = {"StateChanged": "oss", "Progress": "ossuu", "DriverChanged": "sss", "PrepareForHandoff": "ob"} | {
     "JobNew": "o",

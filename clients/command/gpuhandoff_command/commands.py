@@ -12,6 +12,7 @@ from gpuhandoff_command.connection import Connection, plain
 from gpuhandoff_command.exits import CallError, Exit
 from gpuhandoff_command.follow import JobFollower
 from gpuhandoff_command.history import show_history
+from gpuhandoff_command.inhibit import inhibit
 from gpuhandoff_command.lease import run
 from gpuhandoff_command.plan_view import show_plan
 from gpuhandoff_command.report import give_report
@@ -57,8 +58,8 @@ async def _dispatch(connection: Connection, terminal: Terminal, arguments: argpa
             return await _cancel(connection, terminal, arguments)
         case "watch":
             return await watch(connection, terminal)
-        case "run":
-            return await run(connection, terminal, arguments)
+        case "run" | "inhibit" as command:
+            return await (run if command == "run" else inhibit)(connection, terminal, arguments)
     return Exit.DONE
 
 

@@ -100,6 +100,9 @@ class Kernel(Protocol):
     async def read_locked(self, path: str, *, deadline: float = DEADLINE) -> str:
         """Read an attribute that takes the device lock (`driver_override` before 6.12.91)."""
 
+    async def read_head(self, path: str, count: int, *, deadline: float = DEADLINE) -> bytes:
+        """Return the first bytes of a file that asks the hardware (`config`), and wakes it; raises OSError."""
+
     async def write(self, path: str, text: str, *, deadline: float = DEADLINE) -> None:
         """Write `text` in one system call. An empty text is refused: the kernel would ignore it (kernel.md fact 1)."""
 

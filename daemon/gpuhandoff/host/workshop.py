@@ -113,6 +113,8 @@ def _carry_out(what: str, path: str = "", text: str = "") -> Any:
             return _write(path, text)
         case "read":
             return _read(path)
+        case "head":
+            return _head(path, int(text))
         case "load":
             return _load(path)
         case "remove":
@@ -135,6 +137,14 @@ def _read(path: str) -> str:
     descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
     try:
         return os.read(descriptor, 4096).decode(errors="replace")
+    finally:
+        os.close(descriptor)
+
+
+def _head(path: str, count: int) -> str:
+    descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
+    try:
+        return os.read(descriptor, count).hex()
     finally:
         os.close(descriptor)
 

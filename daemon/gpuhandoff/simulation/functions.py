@@ -32,6 +32,7 @@ def add_function(machine: SimulatedMachine, device: PciDevice) -> None:
         tree.text(f"{path}/boot_vga", f"{int(device.boot_vga)}\n")
     if device.reset_method:
         tree.text(f"{path}/reset_method", f"{device.reset_method}\n")
+    tree.text(f"{path}/config", lambda: _configuration(machine, device))
     _add_windows(machine, device)
     _add_override(machine, device)
     _add_power(machine, device)
@@ -60,6 +61,16 @@ def _add_windows(machine: SimulatedMachine, device: PciDevice) -> None:
             bits = sum(1 << (one.bit_length() - 1) for one in possible)
             machine.tree.text(f"{device.path}/resource{number}_resize", partial(_asked, machine, device, bits))
     machine.tree.text(f"{device.path}/resource", "".join(f"{line}\n" for line in lines))
+
+
+def _configuration(machine: SimulatedMachine, device: PciDevice) -> str:
+    """Vendor and device as the card itself says, in hexadecimal; all ones from one that is dead."""
+    device.wakes += suspended(machine, device)
+    return "ff" * 4 if device.dead else f"{_swapped(device.vendor)}{_swapped(device.device)}"
+
+
+def _swapped(number: int) -> str:
+    return number.to_bytes(2, "little").hex()
 
 
 def _asked(machine: SimulatedMachine, device: PciDevice, bits: int) -> str:

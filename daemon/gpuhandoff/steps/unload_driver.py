@@ -20,6 +20,7 @@ from gpuhandoff.model.roles import follows_its_card, is_seat_service
 from gpuhandoff.model.world import VFIO_DRIVER
 from gpuhandoff.steps.holders import name_open, wait_free
 from gpuhandoff.steps.pci_function import DEVICES, driver_of, probe, unbind, write_override
+from gpuhandoff.steps.proof import find_screens, probe_again, refuse_dead, screens
 
 PATIENCE = 3.0
 """Seconds for the last user of a module to let go: references drop shortly after descriptors do."""
@@ -51,6 +52,7 @@ class UnloadDriver:
             "modules": modules,
             "stack": stack,
             "children": _children(host, arguments["functions"]),
+            "screens": screens(host, str(arguments["display"])),
         }
 
     async def apply(self, host: Host, arguments: Json, saved: Json) -> None:
@@ -73,6 +75,7 @@ class UnloadDriver:
         """
         display = str(arguments["display"])
         drivers = {address: driver for address, driver in saved["drivers"].items() if driver}
+        await refuse_dead(host, drivers)
         for address, driver in drivers.items():
             if driver_of(host, address) != driver:
                 await write_override(host, address, driver)
@@ -83,9 +86,31 @@ class UnloadDriver:
                     raise RolledBackError(f"The module {name} is not there, although it was loaded without an error.")
         for address in sorted(drivers, key=lambda one: (one != display, one)):
             await probe(host, address, drivers[address])
+        await self._prove(host, display, drivers.get(display, ""), saved)
+
+    async def _prove(self, host: Host, display: str, driver: str, saved: Json) -> None:
+        """See that the drivers show what they showed; raise RolledBackError for a card whose driver shows nothing of it."""
         was = saved["children"]
         if not await host.until(lambda: _has_children(host, was), timeout=CHILDREN):
-            log.warning("not every device of %s has come back: there were %s", display, was)
+            if self._shows_nothing(host, display, saved):
+                await probe_again(host, display, driver)
+                if not await host.until(lambda: not self._shows_nothing(host, display, saved), timeout=CHILDREN):
+                    raise RolledBackError(
+                        f"{display} is with its driver {driver}, which does not show it. `journalctl -k` may tell why."
+                    )
+            if not _has_children(host, was):
+                log.warning("not every device of %s has come back: there were %s", display, was)
+        if saved.get("screens"):
+            await find_screens(host, display)
+
+    @staticmethod
+    def _shows_nothing(host: Host, display: str, saved: Json) -> bool:
+        """Tell whether a card that had DRM nodes has none.
+
+        Where the modules stayed that says nothing: older versions of nvidia-drm show a card again only when they are loaded.
+        """
+        had = "drm" in saved["children"].get(display, ())
+        return bool(had and saved["modules"] and not host.kernel.entries(f"{DEVICES}/{display}/drm"))
 
     async def holds(self, host: Host, arguments: Json, saved: Json) -> bool:
         """Tell whether every function has left its native driver."""

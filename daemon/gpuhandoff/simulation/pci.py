@@ -48,6 +48,8 @@ class PciDevice:
     """Number, size, and the sizes to which it can be set, in MiB."""
     dead: bool = False
     """It does not answer any more, as after a reset that failed (kernel.md 4.2): no driver takes it."""
+    homeless: bool = False
+    """A window that is resized finds no place (kernel.md 5)."""
     wakes: int = 0
     """How often somebody has woken it by looking into its registers while it slept."""
     control: str = "on"

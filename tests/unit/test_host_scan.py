@@ -4,16 +4,20 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import errno
+import fcntl
 import os
 import stat
 import subprocess
 import sys
-from collections.abc import Iterator
+import threading
+from collections.abc import Collection, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
 
+from gpuhandoff.host import mappings
 from gpuhandoff.host.proc import MachineProcesses
 from gpuhandoff.host.scan import DMA_BUF, MAPPED, OPEN, Found, _buffer, scan
 
@@ -103,3 +107,61 @@ def test_the_processes_door_says_how_each_holds_what() -> None:
 
     with holder(OPENS) as opened, holder(MAPS) as mapped, holder(BOTH) as both:
         asyncio.run(main())
+
+
+def test_a_mapping_of_what_has_been_deleted_meanwhile() -> None:
+    file = Path("/dev/shm") / f"gpuhandoff-test-{os.getpid()}"
+    file.write_bytes(bytes(4096))
+    does = f"import mmap; f = open({str(file)!r}, 'r+b'); m = mmap.mmap(f.fileno(), 0); f.close()"
+    try:
+        with holder(does) as pid:
+            file.unlink()
+            assert MAPPED in of(pid, scan([str(file)]))[str(file)]
+    finally:
+        file.unlink(missing_ok=True)
+
+
+def test_an_older_kernel_that_cannot_be_asked(monkeypatch: pytest.MonkeyPatch) -> None:
+    with holder(MAPS) as mapped, holder(BOTH) as both:
+        assert mappings.mapped(str(mapped), [FULL, ZERO]) == {ZERO}
+        asked: list[int] = []
+
+        def too_old(descriptor: int, request: int, *_: object) -> None:
+            asked.append(request)
+            raise OSError(errno.ENOTTY, os.strerror(errno.ENOTTY))
+
+        monkeypatch.setattr(fcntl, "ioctl", too_old)
+        assert mappings.mapped(str(mapped), [FULL, ZERO]) == {ZERO}
+        assert mappings.mapped(str(both), [FULL, ZERO]) == {ZERO}
+        assert mappings.mapped(str(os.getpid()), [FULL, ZERO]) == set()
+        assert set(asked) == {0xC0686611}, "PROCMAP_QUERY"
+        monkeypatch.undo()
+    assert mappings.mapped(str(mapped), [ZERO]) == set()
+
+
+def test_a_process_that_hangs_keeps_nobody_for_ever(
+    monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    """Its mmap lock is taken, and whoever reads its mappings waits for that."""
+    ends, real, looks = threading.Event(), mappings.mapped, []
+
+    def waits(pid: str, nodes: Collection[str]) -> set[str]:
+        looks.append(pid)
+        if pid == str(os.getpid()):
+            ends.wait()
+        return real(pid, nodes)
+
+    monkeypatch.setattr(mappings, "mapped", waits)
+    monkeypatch.setattr(mappings, "PATIENCE", 0.2)
+    with holder(BOTH) as both:
+        try:
+            assert OPEN in of(both, scan([ZERO]))[ZERO]
+            assert f"process {os.getpid()} hangs" in caplog.text
+            before = len(looks)
+            assert of(both, scan([ZERO])) == {ZERO: [OPEN]}
+            assert len(looks) == before, "a second thread hangs there too"
+        finally:
+            ends.set()
+        mappings._hung[0].join()
+        monkeypatch.setattr(mappings, "PATIENCE", 60.0)
+        assert of(both, scan([ZERO])) == {ZERO: [OPEN, MAPPED]}

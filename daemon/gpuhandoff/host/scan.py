@@ -1,4 +1,4 @@
-"""Who has which device nodes, from /proc: descriptors, mappings, dma-bufs. All that takes time is here.
+"""Who has which device nodes, from /proc: descriptors and dma-bufs here, mappings in `mappings`.
 
 Runs in a thread beside the event loop. A descriptor is told by the text of its link, so that nothing it leads to can block;
 only what lies in some /dev under another name is looked at by its number, as in a container that has made its own nodes.
@@ -10,33 +10,34 @@ import contextlib
 import os
 from collections.abc import Collection, Mapping
 
+from gpuhandoff.host.mappings import DELETED, MappingScan
+
 DMA_BUF = "dmabuf:"
 """Begins the name of a kind of dma-bufs, `dmabuf:amdgpu`: by who exports them. They pin its module (kernel.md 8)."""
 OPEN, MAPPED, SHARED = "open", "mapped", "dma-buf"
 Found = list[tuple[int, dict[str, list[str]]]]
 """Process ids, each with nodes and the ways in which they are held."""
 
-_DELETED = " (deleted)"
 _DMA_BUF_LINKS = ("/dmabuf:", "anon_inode:dmabuf", "anon_inode:[dmabuf]")
 _HARMLESS = frozenset({"/dev/null", "/dev/zero", "/dev/full", "/dev/random", "/dev/urandom", "/dev/tty", "/dev/ptmx"})
-_READ = 1 << 16
 
 
 def scan(nodes: Collection[str], *, mappings: bool = True) -> Found:
-    """Return who has any of the nodes. Mappings cost as much again as descriptors do, or more."""
+    """Return who has any of the nodes. Mappings cost as much again as descriptors do; both are read at the same time."""
     wanted = frozenset(nodes)
+    pids = [name for name in os.listdir("/proc") if name.isdecimal()]
+    beside = MappingScan(pids, wanted) if mappings else None
     numbers = _numbers(wanted)
     buffers = {name for name in wanted if name.startswith(DMA_BUF)}
-    found = []
-    for name in os.listdir("/proc"):
-        if name.isdecimal():
-            held: dict[str, list[str]] = {}
-            _descriptors(name, wanted, numbers, buffers, held)
-            if mappings:
-                _mappings(name, wanted, held)
-            if held:
-                found.append((int(name), held))
-    return found
+    found: dict[str, dict[str, list[str]]] = {}
+    for pid in pids:
+        held: dict[str, list[str]] = {}
+        _descriptors(pid, wanted, numbers, buffers, held)
+        if held:
+            found[pid] = held
+    for pid, node in beside.found() if beside is not None else ():
+        _note(found.setdefault(pid, {}), node, MAPPED)
+    return [(int(pid), held) for pid, held in found.items()]
 
 
 def _numbers(nodes: Collection[str]) -> Mapping[int, str]:
@@ -80,7 +81,7 @@ def _descriptors(
 
 def _node(name: str, directory: int, text: str, nodes: frozenset[str], numbers: Mapping[int, str]) -> str:
     """Return which of the nodes a link in some /dev leads to. Node names vanish before their holders (kernel.md 1.4)."""
-    path = text.removesuffix(_DELETED)
+    path = text.removesuffix(DELETED)
     if path in nodes:
         return path
     if path in _HARMLESS or path.startswith("/dev/pts/") or not path.startswith("/"):
@@ -99,26 +100,6 @@ def _buffer(pid: str, name: str, buffers: Collection[str]) -> str:
             if key == "exp_name" and f"{DMA_BUF}{value.strip()}" in buffers:
                 return f"{DMA_BUF}{value.strip()}"
     return ""
-
-
-def _mappings(pid: str, nodes: frozenset[str], held: dict[str, list[str]]) -> None:
-    """A mapping keeps the driver's module after its descriptor is closed (kernel.md 8)."""
-    try:
-        descriptor = os.open(f"/proc/{pid}/maps", os.O_RDONLY | os.O_CLOEXEC)
-    except OSError:
-        return
-    try:
-        while data := os.read(descriptor, _READ):  # whole lines each time
-            if b" /dev/" in data:
-                for line in data.decode(errors="replace").splitlines():
-                    _, found, rest = line.partition(" /dev/")
-                    node = f"/dev/{rest}".removesuffix(_DELETED)
-                    if found and node in nodes:
-                        _note(held, node, MAPPED)
-    except OSError:
-        return
-    finally:
-        os.close(descriptor)
 
 
 def _note(held: dict[str, list[str]], node: str, way: str) -> None:

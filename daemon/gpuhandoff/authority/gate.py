@@ -110,6 +110,7 @@ class Gate:
             timeout=math.inf,
         )
         check = asyncio.ensure_future(call)
+        check.add_done_callback(lambda done: done.cancelled() or done.exception())  # also when nobody waits for it any more
         leaving = asyncio.create_task(departed.wait())
         try:
             await asyncio.wait({check, leaving}, return_when=asyncio.FIRST_COMPLETED)

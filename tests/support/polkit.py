@@ -113,7 +113,7 @@ def _wait_for_name(bus: PrivateBus, process: subprocess.Popen[bytes]) -> None:
 
 @dataclass
 class FakePolkit:
-    """Answers as it is told: yes, no, challenge, dismissed, never, or an error."""
+    """Answers as it is told: yes, no, challenge, dismissed, never, prompt (which stays open), slow (a yes), or an error."""
 
     answer: str = "yes"
     questions: list[tuple[str, str, dict[str, str], bool]] = field(default_factory=list)
@@ -122,6 +122,8 @@ class FakePolkit:
     asked: asyncio.Event = field(default_factory=asyncio.Event)
     cancel_seen: asyncio.Event = field(default_factory=asyncio.Event)
     open: set[str] = field(default_factory=set)
+    waiting: int = 0
+    most_waiting: int = 0
 
     async def attach(self, bus: Bus) -> None:
         """Answer on `bus`."""
@@ -138,10 +140,15 @@ class FakePolkit:
         self.questions.append((subject["name"].value, action, details, bool(flags & 1)))
         self.open.add(cancellation)
         self.asked.set()
-        if self.answer == "never":
+        if self.answer == "never" or (self.answer == "prompt" and flags & 1):
             await asyncio.Event().wait()
+        if self.answer == "slow":
+            self.waiting += 1
+            self.most_waiting = max(self.most_waiting, self.waiting)
+            await asyncio.sleep(0.01)
+            self.waiting -= 1
         if self.answer == "error":
             raise RemoteError("org.freedesktop.PolicyKit1.Error.Failed", "no such action")
         hints = {"polkit.dismissed": "true"} if self.answer == "dismissed" else {}
-        result = (self.answer == "yes", self.answer in {"challenge", "dismissed"}, hints)
+        result = (self.answer in {"yes", "slow"}, self.answer in {"challenge", "dismissed", "prompt"}, hints)
         return Reply("(bba{ss})", (result,))

@@ -9,7 +9,9 @@ tests/bus that fails without it:
 - Calls never return after a disconnect, nor time out: replies never get to it either.
 - It reads as long as there is something to read, and starves the loop: at most BATCH messages at a time.
 - It takes 0.3 ms for a message; the bus queues a million of those that need no reply: most are dropped by their header.
-- A message that it cannot read ends the connection, and a large one takes it seconds: VALUES, and skipped.
+- A message that it cannot read ends the connection, and one of many values takes it seconds: VALUES, and skipped.
+- It holds a message of 32 MB twice, and the memory stays: what is larger than LARGEST is not kept while it comes.
+- It remembers every type that a caller has ever made up: SIGNATURES.
 - A bus that hangs up during authentication is asked again for ever.
 """
 
@@ -32,7 +34,7 @@ from dbus_next._private.unmarshaller import MarshallerStreamEndError, Unmarshall
 from dbus_next.aio import MessageBus
 from dbus_next.constants import NameFlag, RequestNameReply
 from dbus_next.errors import AuthError
-from dbus_next.signature import SignatureType
+from dbus_next.signature import SignatureTree, SignatureType
 
 from gpuhandoff.errors import LimitsExceededError, ProblemError
 from gpuhandoff.messages import (
@@ -49,6 +51,7 @@ from gpuhandoff.messages import (
     Variant,
     error_name,
 )
+from gpuhandoff.service.callers import Callers
 from gpuhandoff.service.owners import DBUS, DBUS_PATH
 from gpuhandoff.service.socket import PatientSocket
 from gpuhandoff.service.subscriptions import Subscriptions
@@ -58,8 +61,14 @@ PER_CALLER = 64
 """Calls of one caller that are answered at the same time; more are LimitsExceeded."""
 BATCH = 32
 """Messages that are read before others get the loop."""
-VALUES = 20_000
+VALUES = 5_000
 """Values in one call or signal from outside. One message may have 8 million, on which dbus-next would work for seconds."""
+TYPE_COST = 4
+"""A part of a type, which dbus-next makes an object of, counts like as many values."""
+LARGEST = 4 << 20
+"""Bytes of one call or signal from outside, several times what the largest domain's XML needs."""
+SIGNATURES = 4000
+"""Characters of all types that dbus-next remembers; each takes it some 400 bytes."""
 UNANSWERED = 100
 """Calls that expect no reply, by all callers together, in a second. Nothing else bounds them; more are dropped."""
 NAME_TAKEN = "org.freedesktop.DBus.Error.NameHasOwner"
@@ -86,6 +95,7 @@ class DBus:
         self._closed = asyncio.Event()
         self._handler: Handler | None = None
         self._subscriptions = Subscriptions(self, self._drop_rule)
+        self._callers = Callers(self)
         self._answering: set[asyncio.Task[None]] = set()
         self._in_flight: Counter[str] = Counter()
         self._waiting: dict[int, asyncio.Future[Message]] = {}
@@ -250,7 +260,11 @@ class DBus:
         try:
             if self._handler is None:
                 raise ProblemError("The daemon is starting.")
-            self._reply(message, await self._handler(call))
+            leave = await self._callers.enter(call.sender)
+            try:
+                self._reply(message, await self._handler(call))
+            finally:
+                leave()
         except (ProblemError, RemoteError) as error:
             self._refuse(message, error)
         except Exception:
@@ -330,7 +344,9 @@ class _Connection(MessageBus):
             try:
                 if not reader.is_here():
                     return False
-                if self._wants(reader):
+                if reader.is_oversized:
+                    self._skip(reader, ValueError("too large"))
+                elif self._wants(reader):
                     reader.unmarshall()
                     self._on_message(reader.message)  # type: ignore[no-untyped-call]
                 else:
@@ -364,7 +380,8 @@ class _Connection(MessageBus):
         with contextlib.suppress(TypeError, ValueError):
             head = reader.head()
             if head.message_type is MessageType.METHOD_CALL:
-                self.refuse(head, LimitsExceededError(f"The arguments have more than {VALUES} values, or cannot be read."))
+                what = f"have more than {VALUES} values or {LARGEST >> 20} MiB, or cannot be read"
+                self.refuse(head, LimitsExceededError(f"The arguments {what}."))
 
     async def _auth_readline(self) -> str:
         line = b""
@@ -381,7 +398,11 @@ class _Reader(Unmarshaller):
 
     is_complete = False
     """Whether all bytes of the message are here, so that the next one can be read whatever this one is."""
+    is_oversized = False
+    """Whether only its head was kept."""
     _values = 0
+    _kept = 0
+    _left = 0
 
     @property
     def _order(self) -> str:
@@ -393,11 +414,30 @@ class _Reader(Unmarshaller):
         try:
             self.read(_FIXED_HEADER, prefetch=True)  # type: ignore[no-untyped-call]
             body, _, fields = struct.unpack_from(self._order + "III", self.buf, 4)
-            self.read(_FIXED_HEADER + fields + -fields % 8 + body, prefetch=True)  # type: ignore[no-untyped-call]
+            head = _FIXED_HEADER + fields + -fields % 8
+            if head + body <= LARGEST or self.kind not in _FROM_STRANGERS:
+                self.read(head + body, prefetch=True)  # type: ignore[no-untyped-call]
+            else:
+                self._read_and_forget(head, body)
         except MarshallerStreamEndError:
             return False
         self.is_complete = True
         return True
+
+    def _read_and_forget(self, head: int, body: int) -> None:
+        """Keep the head, if that is not the large part, and nothing else; raises as `read` does."""
+        if not self.is_oversized:
+            self._kept = head if head <= LARGEST else _FIXED_HEADER
+            self._left = head + body - self._kept
+            self.is_oversized = True
+        if len(self.buf) < self._kept:
+            self.read(self._kept, prefetch=True)  # type: ignore[no-untyped-call]
+        while self._left > 0:
+            try:
+                self.read(self._kept + min(self._left, _CHUNK), prefetch=True)  # type: ignore[no-untyped-call]
+            finally:
+                self._left -= len(self.buf) - self._kept
+                del self.buf[self._kept :]
 
     @property
     def kind(self) -> int:
@@ -426,16 +466,42 @@ class _Reader(Unmarshaller):
             raise ValueError(f"more than {VALUES} values")
         return super().read_argument(type_)  # type: ignore[no-untyped-call]
 
+    def read_signature(self, type_: SignatureType | None = None) -> str:
+        """Read a type, which costs what it is made of: a variant's may have 255 parts and no value at all."""
+        signature: str = super().read_signature(type_)  # type: ignore[no-untyped-call]
+        self._values += TYPE_COST * len(signature)
+        return signature
+
     def head(self) -> Message:
         """Return the message without its body; raises when not even that can be read."""
         (length,) = struct.unpack_from(self._order + "I", self.buf, 12)
-        head = bytearray(self.buf[: _FIXED_HEADER + length + -length % 8])
+        size = _FIXED_HEADER + length + -length % 8
+        if len(self.buf) < size:
+            raise ValueError("its head was not kept")
+        head = bytearray(self.buf[:size])
         struct.pack_into(self._order + "I", head, 4, 0)
         message: Message = Unmarshaller(io.BytesIO(head)).unmarshall()  # type: ignore[no-untyped-call]
         return message
 
 
+class _Signatures(dict[str, SignatureTree]):
+    """What dbus-next remembers of types, within bounds."""
+
+    _size = 0
+
+    def __setitem__(self, signature: str, tree: SignatureTree) -> None:
+        self._size += len(signature) + 1
+        if self._size > SIGNATURES:
+            self.clear()
+            self._size = len(signature) + 1
+        super().__setitem__(signature, tree)
+
+
+SignatureTree._cache = _Signatures()  # noqa: SLF001  (nothing else reaches it)
+
+
 _FIXED_HEADER = 16
+_CHUNK = 1 << 16
 _FROM_STRANGERS = {MessageType.METHOD_CALL.value, MessageType.SIGNAL.value}
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Callable, Mapping
 from dataclasses import replace
 
@@ -9,7 +10,7 @@ from gpuhandoff.authority.gate import Gate
 from gpuhandoff.authority.table import may_cancel, method_actions, request_actions
 from gpuhandoff.config import Configuration
 from gpuhandoff.config.options import RECLAIM_OPTIONS, parse_options
-from gpuhandoff.errors import AccessDeniedError, InvalidArgsError, UnsupportedError
+from gpuhandoff.errors import AccessDeniedError, InvalidArgsError, ProblemError, UnsupportedError
 from gpuhandoff.messages import Body, Call, RemoteError, Variant
 from gpuhandoff.model.address import PciAddress
 from gpuhandoff.model.request import Operation, Options, Request
@@ -105,11 +106,24 @@ class Manager:
     async def inhibit(self, call: Call) -> Body:
         """Hold handoffs off until Uninhibit, or until the caller leaves."""
         who, why, mode = call.body
-        self._inhibitors.check(call.sender, who, why, mode)
+        uid = await self._gate.uid(call.sender)
+        self._inhibitors.check(call.sender, uid, who, why, mode)
         await self._allow(call)
-        self._inhibitors.check(call.sender, who, why, mode)
-        unwatch = await self._leases.on_departure(call.sender, lambda: self._uninhibit_all(call.sender))
-        cookie = self._inhibitors.add(call.sender, who, why, mode, unwatch)
+        departed = asyncio.Event()
+
+        def left() -> None:
+            departed.set()
+            self._uninhibit_all(call.sender)
+
+        unwatch = await self._leases.on_departure(call.sender, left)
+        try:
+            if departed.is_set():  # nobody would ever give it back
+                raise AccessDeniedError("The caller has left the bus.")
+            self._inhibitors.check(call.sender, uid, who, why, mode)
+        except ProblemError:
+            unwatch()
+            raise
+        cookie = self._inhibitors.add(call.sender, uid, who, why, mode, unwatch)
         self._publish_inhibited()
         return (cookie,)
 

@@ -1,0 +1,165 @@
+"""What one user can have of the daemon, whatever they send: each test fails without its limit."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+from collections.abc import AsyncIterator
+from contextlib import ExitStack
+
+import pytest
+import pytest_asyncio
+from dbus_next import Message, Variant
+from dbus_next.signature import SignatureTree
+
+from gpuhandoff.authority.gate import Gate
+from gpuhandoff.authority.questions import AT_ONCE, PROMPTS_PER_USER
+from gpuhandoff.errors import LimitsExceededError
+from gpuhandoff.messages import Call, Reply
+from gpuhandoff.names import ACTION_HANDOFF, ACTION_STATUS
+from gpuhandoff.service import bus as bus_module
+from gpuhandoff.service.bus import DBus, connect
+from gpuhandoff.service.callers import PER_USER
+from tests.bus.test_bus_attacks import LIMITS, a_call, echo, is_alive
+from tests.support.bus import PrivateBus
+from tests.support.polkit import FakePolkit
+from tests.support.stranger import Stranger
+
+needs_root = pytest.mark.skipif(os.geteuid() != 0, reason="needs root, to be several users")
+OTHER = 5
+
+
+@pytest_asyncio.fixture
+async def polkit(bus: PrivateBus) -> AsyncIterator[FakePolkit]:
+    connection = await connect(bus.address)
+    fake = FakePolkit()
+    await fake.attach(connection)
+    yield fake
+    await connection.close()
+
+
+async def test_types_that_callers_make_up_are_not_remembered_for_ever(bus: PrivateBus, service: DBus) -> None:
+    """dbus-next remembers each with an object for every part of it: an hour of these had been all memory."""
+    service.serve(echo)
+    with Stranger(bus.address) as stranger:
+        for number in range(300):
+            types = "".join("ybnqiuxtds"[int(digit)] for digit in f"{number:03}") + "y" * 90
+            stranger.send(a_call("v", [Variant(f"a({types})", [])]))
+            await asyncio.to_thread(stranger.replies, 1)
+    remembered = sum(len(one) for one in SignatureTree._cache)
+    assert remembered <= bus_module.SIGNATURES
+
+
+async def test_types_cost_what_they_are_made_of(bus: PrivateBus, service: DBus) -> None:
+    """5 MB of empty lists of large structures would be 2 GB of dbus-next's objects."""
+    service.serve(echo)
+    strange = [Variant(f"a({'y' * length})", []) for length in range(200, 240)]
+    with Stranger(bus.address) as stranger:
+        stranger.send(a_call("av", [strange]))
+        (reply,) = await asyncio.to_thread(stranger.replies, 1)
+        assert reply.error_name == LIMITS
+        stranger.send(a_call("av", [strange[:3]]))
+        (reply,) = await asyncio.to_thread(stranger.replies, 1)
+        assert not reply.error_name
+
+
+async def test_what_is_too_large_is_not_even_kept(bus: PrivateBus, service: DBus, monkeypatch: pytest.MonkeyPatch) -> None:
+    service.serve(echo)
+    largest = 0
+    is_here = bus_module._Reader.is_here
+
+    def watch(self: bus_module._Reader) -> bool:
+        nonlocal largest
+        try:
+            return is_here(self)
+        finally:
+            largest = max(largest, len(self.buf))
+
+    monkeypatch.setattr(bus_module._Reader, "is_here", watch)
+    with Stranger(bus.address) as stranger:
+        for size in (bus_module.LARGEST, 20 << 20):
+            (reply,) = await asyncio.to_thread(_send, stranger, a_call("ay", [bytes(size)]))
+            assert reply.error_name == LIMITS
+        (reply,) = await asyncio.to_thread(_send, stranger, a_call("s", ["x" * 1_000_000]))
+        assert not reply.error_name
+    assert largest < bus_module.LARGEST
+    assert await is_alive(service)
+
+
+async def test_a_path_that_is_too_large_gets_no_answer_and_ends_nothing(bus: PrivateBus, service: DBus) -> None:
+    service.serve(echo)
+    message = a_call("s", ["x"])
+    message.path = "/" + "x" * (bus_module.LARGEST + 100)
+    with Stranger(bus.address) as stranger:
+        await asyncio.to_thread(stranger.send, message)
+        (reply,) = await asyncio.to_thread(_send, stranger, a_call("s", ["fine"]))
+        assert reply.body == ["fine"]
+
+
+@needs_root
+async def test_one_user_has_no_more_with_more_connections(bus: PrivateBus, service: DBus) -> None:
+    release = asyncio.Event()
+
+    async def wait(call: Call) -> Reply:
+        if call.member != "Quick":
+            await release.wait()
+        return Reply()
+
+    service.serve(wait)
+    with ExitStack() as stack:
+        many = [stack.enter_context(Stranger(bus.address)) for _ in range(6)]
+        sent = 60
+        for stranger in many:
+            for _ in range(sent):
+                stranger.send(a_call())
+        refused = await asyncio.to_thread(many[-1].replies, sent - PER_USER % sent)
+        assert {one.error_name for one in refused} == {LIMITS}
+        other = stack.enter_context(Stranger(bus.address, uid=OTHER))
+        root = stack.enter_context(Stranger(bus.address, uid=0))
+        for one in (other, root):
+            (reply,) = await asyncio.to_thread(_send, one, a_call(member="Quick"))
+            assert not reply.error_name
+        release.set()
+        answered = 0
+        for stranger in many[:4]:
+            answered += sum(not one.error_name for one in await asyncio.to_thread(stranger.replies, sent))
+        assert answered == 4 * sent
+
+
+@needs_root
+async def test_prompts_that_stay_open_keep_nobody_else_out(bus: PrivateBus, service: DBus, polkit: FakePolkit) -> None:
+    """With an agent of one's own they stay open for ever, and the bus lets us wait for 128 replies in all."""
+    polkit.answer = "prompt"
+    gate = Gate(service)
+    with ExitStack() as stack:
+        many = [stack.enter_context(Stranger(bus.address)) for _ in range(3)]
+        asking = [
+            asyncio.create_task(gate.allow(one.name, [ACTION_HANDOFF], {}, interactive=True))
+            for one in many
+            for _ in range(50)
+        ]
+        done, prompts = await asyncio.wait(asking, timeout=2)
+        assert len(prompts) == PROMPTS_PER_USER
+        assert all(isinstance(one.exception(), LimitsExceededError) for one in done)
+        polkit.answer = "yes"
+        with Stranger(bus.address, uid=OTHER) as honest:
+            await gate.allow(honest.name, [ACTION_STATUS], {}, interactive=True)
+        for one in prompts:
+            one.cancel()
+        await asyncio.gather(*prompts, return_exceptions=True)
+
+
+async def test_more_questions_than_the_bus_lets_us_wait_for_are_asked_one_after_the_other(
+    bus: PrivateBus, service: DBus, polkit: FakePolkit
+) -> None:
+    polkit.answer = "slow"
+    gate = Gate(service)
+    with Stranger(bus.address) as one:
+        asking = [gate.allow(one.name, [ACTION_STATUS], {}, interactive=False) for _ in range(300)]
+        await asyncio.gather(*asking)
+    assert polkit.most_waiting <= AT_ONCE
+
+
+def _send(stranger: Stranger, message: Message) -> list[Message]:
+    stranger.send(message)
+    return stranger.replies(1)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 from collections.abc import Sequence
 from dataclasses import replace
 
@@ -20,7 +21,19 @@ _NAMES = DeviceNames()
 
 
 async def survey(host: Host, services: Sequence[str] = (), *, with_processes: bool = False) -> World:
-    """Return the machine as it is now. `services`: units to look at; processes are listed only on request."""
+    """Return the machine as it is now. `services`: units to look at; processes are listed only on request.
+
+    Raises OSError also where the kernel says what makes no sense: a machine that is not understood is left alone.
+    """
+    try:
+        return await _survey(host, services, with_processes=with_processes)
+    except (ValueError, IndexError, KeyError) as error:
+        raise OSError(
+            errno.EINVAL, f"what the kernel says is not understood ({type(error).__name__}: {error!r:.120})"
+        ) from error
+
+
+async def _survey(host: Host, services: Sequence[str], *, with_processes: bool) -> World:
     functions = pci.functions(host)
     gpus = [await _gpu(host, display, functions) for display in functions if display.is_display]
     gpus = graphics.with_consoles(host, gpus)

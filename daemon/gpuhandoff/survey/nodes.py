@@ -12,6 +12,8 @@ from gpuhandoff.model.world import Gpu, Holder, Process
 
 _SESSION_SCOPE = re.compile(r"/session-([^/]+)\.scope")
 _UNIT = re.compile(r"/([^/]+\.(?:service|scope|socket))(?:/|$)")
+_NAME = re.compile(r"[A-Za-z0-9:_.\\@-]{1,255}")
+"""What systemd makes: below user@.service anybody makes cgroups of any name, also one that looks like a unit."""
 _NVIDIA_CARD = re.compile(r"nvidia\d+")
 _NVIDIA_COMMON = re.compile(r"nvidiactl|nvidia-modeset|nvidia-uvm|nvidia-uvm-tools")
 """Nodes of the driver, not of a card: with several cards they say nothing about one of them."""
@@ -51,12 +53,12 @@ def _holders(holding: Sequence[OpenNode], nodes: set[str]) -> Iterator[Holder]:
 
 def _holder(process: Process, nodes: tuple[str, ...]) -> Holder:
     session = _SESSION_SCOPE.search(process.cgroup)
-    units = _UNIT.findall(process.cgroup)
+    units = [name for name in _UNIT.findall(process.cgroup) if _NAME.fullmatch(name)]
     return Holder(
         process,
         nodes,
         unit=units[-1] if units else "",
-        session=session[1] if session else "",
+        session=session[1] if session and _NAME.fullmatch(session[1]) else "",
         seat_service=is_seat_service(process),
     )
 

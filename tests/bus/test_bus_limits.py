@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import io
 import os
 from collections.abc import AsyncIterator
 from contextlib import ExitStack
@@ -218,3 +219,15 @@ async def test_callers_that_leave_at_once_are_not_gathered(bus: PrivateBus, serv
         await asyncio.sleep(0)
     assert most <= callers.AT_ONCE + bus_module.BATCH
     assert not handled
+
+
+def test_a_head_that_contradicts_itself_has_no_sender() -> None:
+    """No bus passes such a message on; `./run fuzz` found it."""
+    message = a_call("s", ["x"])
+    message.serial = 7
+    data = bytearray(message._marshall())  # type: ignore[no-untyped-call]
+    end = 16 + int.from_bytes(data[12:16], "little")
+    data[end - 4 : end] = b"\x07\x01s\0"
+    reader = bus_module._Reader(io.BytesIO(data))  # type: ignore[no-untyped-call]
+    assert reader.is_here()
+    assert reader.sender() == ""

@@ -127,6 +127,23 @@ def test_the_bus_policy_lets_everybody_reach_every_interface() -> None:
     assert not [rule for rule in default.findall("allow") if rule.get("own")]
 
 
+def test_what_the_security_policy_points_at_is_there() -> None:
+    text = (ROOT / "SECURITY.md").read_text()
+    named = set(re.findall(r"`((?:tests|docs|systemd|packaging)/[\w./-]+)`", text))
+    assert named
+    assert not [name for name in named if not (ROOT / name).exists()]
+
+
+def test_the_development_environment_is_pinned_by_hash() -> None:
+    """What pyproject.toml asks for is in the list, in that version."""
+    listed = dict(re.findall(r"^([\w-]+)==(\S+) \\$", (ROOT / "requirements-dev.txt").read_text(), re.MULTILINE))
+    project = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
+    for wanted in project["optional-dependencies"]["dev"]:
+        name, _, version = wanted.partition("==")
+        assert listed[name] == version
+    assert {re.split(r"[>=]", wanted)[0] for wanted in project["dependencies"]} <= set(listed)
+
+
 def test_files_stay_small() -> None:
     large = {
         path.relative_to(ROOT).as_posix(): count

@@ -61,6 +61,8 @@ HOOK = ("win11", "stopped", "end", "-")
 MEMBERS: list[tuple[Message, tuple[str, ...]]] = [
     (a_call("Status"), ALL),
     (a_call("Plan", "ssa{sv}", GPU, "handoff", {}), CONSOLE),
+    (a_call("Preview", "ssa{sv}", GPU, "handoff", {}), CONSOLE),
+    (a_call("Diagnose"), CONSOLE),
     (a_call("Holders", "s", GPU), CONSOLE),
     (a_call("History", "su", "", 0), CONSOLE),
     (a_call("Report", "a{sv}", {}), CONSOLE),

@@ -101,8 +101,9 @@ def inputs() -> Iterator[tuple[str, str, list[Any]]]:
     for text in TEXTS:
         for member in ("Handoff", "Reclaim"):
             yield member, "sa{sv}", [text, {"dry-run": Variant("b", True)}]
-        yield "Plan", "ssa{sv}", [text, "handoff", {}]
-        yield "Plan", "ssa{sv}", [GPU, text, {}]
+        for member in ("Plan", "Preview"):
+            yield member, "ssa{sv}", [text, "handoff", {}]
+            yield member, "ssa{sv}", [GPU, text, {}]
         yield "Holders", "s", [text]
         yield "History", "su", [text, 2**32 - 1]
         yield "Inhibit", "sss", [text, "why", "delay"]
@@ -112,10 +113,12 @@ def inputs() -> Iterator[tuple[str, str, list[Any]]]:
         yield "Handoff", "sa{sv}", [GPU, {"dry-run": Variant("b", True), **options}]
         yield "Reclaim", "sa{sv}", [GPU, {"dry-run": Variant("b", True), **options}]
         yield "Plan", "ssa{sv}", [GPU, "reclaim", options]
+        yield "Preview", "ssa{sv}", [GPU, "handoff", options]
         yield "Report", "a{sv}", [options]
     for number in (0, 1, 2**32 - 1):
         yield "Uninhibit", "u", [number]
     yield "Status", "", []
+    yield "Diagnose", "", []
 
 
 def test_no_input_is_an_internal_error(running: Running, stranger: Stranger) -> None:
@@ -145,6 +148,7 @@ BAD: list[tuple[str, str, list[Any], str, str]] = [
             ("Handoff", "sa{sv}", [{}]),
             ("Reclaim", "sa{sv}", [{}]),
             ("Plan", "ssa{sv}", ["handoff", {}]),
+            ("Preview", "ssa{sv}", ["handoff", {}]),
             ("Holders", "s", []),
             ("History", "su", [1]),
         )
@@ -166,6 +170,7 @@ BAD: list[tuple[str, str, list[Any], str, str]] = [
         )
     ),
     ("Plan", "ssa{sv}", [GPU, "sideways", {}], INVALID, "direction"),
+    ("Preview", "ssa{sv}", [GPU, "sideways", {}], INVALID, "direction"),
     ("Report", "a{sv}", [{"nonsense": Variant("b", True)}], INVALID, "nonsense"),
     ("Inhibit", "sss", ["who", "why", "sometimes"], INVALID, "mode"),
     ("Inhibit", "sss", [MEGABYTE, "why", "block"], INVALID, "who"),
@@ -187,7 +192,7 @@ def test_bad_input_is_refused_with_its_reason_and_nothing_changes(running: Runni
     job = stranger.call(BUS_NAME, "/org/gpuhandoff/jobs/4711", JOB_INTERFACE, "Cancel")
     assert job.error_name == "org.freedesktop.DBus.Error.UnknownMethod"
     assert snapshot() == before
-    named = {member for member, *_ in BAD} | {"Status"}
+    named = {member for member, *_ in BAD} | {"Status", "Diagnose"}
     assert named == {member for interface, member in METHODS if interface == MANAGER_INTERFACE}
 
 

@@ -50,7 +50,9 @@ async def test_there_and_back_with_one_gpu() -> None:
         assert (lent.status, done) == (0, steps)
         assert "  lent to    win11\n" in (await command("status")).out
         assert (await command("handoff", "--stop-display")).status == 3
-        assert (await command("plan", "--reclaim")).out.count("\n") == len(steps) + 2
+        way_back = (await command("plan", "--reclaim")).out
+        assert way_back.startswith("asks for    taking a GPU back (org.gpuhandoff.reclaim)\ntakes       ")
+        assert way_back.count("\n") == len(steps) + 5
         back = await command("reclaim")
         assert (back.status, back.err) == (0, "")
         assert back.out.endswith("0000:01:00.0 is back with the host.\n")

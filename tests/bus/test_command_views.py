@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 import pytest_asyncio
 
-from gpuhandoff.errors import InvalidArgsError, NeedsConsentError
+from gpuhandoff.errors import AccessDeniedError, InvalidArgsError, NeedsConsentError
 from gpuhandoff.messages import Body, Call, Variant
 from tests.support.command_daemon import GPU, JOB, Command, FakeDaemon, fake_daemon
 
@@ -51,6 +51,36 @@ STEPS = [
     step("inhibit-sleep", "keep the machine from sleeping while the GPU is away", "no suspend until the GPU is back"),
     step("bind-vfio", "bind 0000:01:00.0, 0000:01:00.1 to vfio-pci"),
 ]
+
+
+def preview(direction: str, *steps: dict[str, Variant], **more: Variant) -> Body:
+    return ({"direction": Variant("s", direction), "steps": Variant("aa{sv}", list(steps)), **more},)
+
+
+def previewed(name: str, does: str, costs: str = "", undo: str = "", seconds: float = -1.0) -> dict[str, Variant]:
+    texts = {"step": name, "does": does, "costs": costs, "undo": undo, "arguments": "{}"}
+    return {**{key: Variant("s", value) for key, value in texts.items()}, "seconds": Variant("d", seconds)}
+
+
+PREVIEW = preview(
+    "handoff",
+    previewed("inhibit-sleep", "keep the machine awake", "no suspend until the GPU is back", "it may sleep again", 0.04),
+    previewed("bind-vfio", "bind 0000:01:00.0, 0000:01:00.1 to vfio-pci", undo="vfio-pci lets go"),
+    **{
+        "desktop": Variant("s", "It ends: this card shows it to alice."),
+        "programs": Variant("as", ["Firefox", "Konsole"]),
+        "more-programs": Variant("u", 3),
+        "lost": Variant("as", ["unsaved documents", "the clipboard"]),
+        "ended": Variant("as", ["Ollama, the service ollama"]),
+        "reset-verdict": Variant("s", "once per boot"),
+        "reset-reason": Variant("s", "It may be dead."),
+        "reset-source": Variant("s", "somebody"),
+        "reset-risk": Variant("b", True),
+        "needed": Variant("b", True),
+        "asks": Variant("as", ["org.gpuhandoff.handoff-display", "org.example.other"]),
+        "seconds": Variant("d", 12.4),
+    },
+)
 
 
 @pytest_asyncio.fixture
@@ -166,20 +196,29 @@ async def test_plain_ascii_where_the_locale_is_not_utf8(daemon: FakeDaemon, comm
 
 
 async def test_a_plan(daemon: FakeDaemon, command: Command) -> None:
-    daemon.answers = {"Plan": (STEPS,)}
+    daemon.answers = {"Preview": PREVIEW}
     words = ("--vm", "win11", "--stop-display", "--terminate-holders", "--cpus", "0-1", "--memory", "16G", "--timeout", "60")
     more = ("--guest-timeout", "90")
     ended = await command("plan", "01:00.0", *words, *more, "--hugepages", "static", "--quiet-host", "--accept-risk")
     assert ended.status == 0
     assert ended.out == (
-        " 1  keep the machine from sleeping while the GPU is away  (inhibit-sleep)\n"
+        "desktop     It ends: this card shows it to alice.\n"
+        "ends        Firefox, Konsole and 3 more\n"
+        "lost        unsaved documents\n"
+        "            the clipboard\n"
+        "ended       Ollama, the service ollama\n"
+        "returns     once per boot. It may be dead. (somebody) The next guest takes the option --accept-risk.\n"
+        "asks for    ending sessions (org.gpuhandoff.handoff-display), org.example.other\n"
+        "takes       usually 12 s here\n"
+        "\n"
+        " 1  keep the machine awake  (inhibit-sleep)\n"
         " 2  bind 0000:01:00.0, 0000:01:00.1 to vfio-pci  (bind-vfio)\n"
         "\n"
         "What it costs you while the GPU is away:\n"
         "  - no suspend until the GPU is back\n"
         "Nothing was changed. Every step is undone by `gpuhandoff reclaim`, and by a reboot.\n"
     )
-    assert daemon.last("Plan").body == (
+    assert daemon.last("Preview").body == (
         "01:00.0",
         "handoff",
         {
@@ -198,17 +237,26 @@ async def test_a_plan(daemon: FakeDaemon, command: Command) -> None:
 
 
 async def test_a_plan_as_json(daemon: FakeDaemon, command: Command) -> None:
-    daemon.answers = {"Plan": (STEPS,)}
+    daemon.answers = {"Preview": PREVIEW}
     (document,) = (await command("plan", "--json")).documents
     assert document["direction"] == "handoff"
+    assert document["programs"] == ["Firefox", "Konsole"]
     assert [one["step"] for one in document["steps"]] == ["inhibit-sleep", "bind-vfio"]
     assert document["steps"][0]["costs"] == "no suspend until the GPU is back"
 
 
+async def test_a_plan_with_how_each_step_is_undone(daemon: FakeDaemon, command: Command) -> None:
+    daemon.answers = {"Preview": PREVIEW}
+    out = (await command("plan", "-v")).out
+    assert " 1  keep the machine awake  (inhibit-sleep)\n    back: it may sleep again; usually 0.0 s\n" in out
+    assert "\n    back: vfio-pci lets go; it was never done here\n" in out
+
+
 async def test_a_plan_of_the_way_back(daemon: FakeDaemon, command: Command) -> None:
-    daemon.answers = {"Plan": ([step("bind-vfio", "undo it"), step("inhibit-sleep", "undo it")],)}
+    steps = (previewed("bind-vfio", "undo it"), previewed("inhibit-sleep", "undo it"))
+    daemon.answers = {"Preview": preview("reclaim", *steps)}
     ended = await command("plan", "--reclaim")
-    assert daemon.last("Plan").body == ("", "reclaim", {})
+    assert daemon.last("Preview").body == ("", "reclaim", {})
     assert ended.out == (
         " 1  unbind vfio-pci  (bind-vfio)\n"
         " 2  let the machine sleep again  (inhibit-sleep)\n"
@@ -226,17 +274,38 @@ async def test_holders(daemon: FakeDaemon, command: Command) -> None:
         "unit": Variant("s", "ollama.service"),
         "session": Variant("s", "2"),
         "nodes": Variant("as", ["/dev/nvidia0", "/dev/nvidiactl"]),
+        "ways": Variant("as", ["open", "mapped"]),
+        "who": Variant("s", "Ollama, the service ollama"),
+        "leaves": Variant("b", False),
     }
     daemon.answers = {"Holders": ([holder],)}
     ended = await command("holders", "01:00.0")
-    assert ended.out == "ollama (pid 4242, uid 1000)  ollama.service, session 2\n  /dev/nvidia0 /dev/nvidiactl\n"
+    assert ended.out == (
+        "Ollama, the service ollama\n  ollama (pid 4242, uid 1000), ollama.service, mapped\n  /dev/nvidia0 /dev/nvidiactl\n"
+    )
+    daemon.answers = {"Holders": ([{**holder, "leaves": Variant("b", True)}],)}
+    assert (await command("holders")).out.startswith("Ollama, the service ollama, lets go by itself\n")
     assert (await command("holders", "--json")).documents[0]["holders"][0]["pid"] == 4242
     daemon.answers = {"Holders": ([],)}
     assert (await command("holders")).out == "Nobody has it open.\n"
 
 
+async def test_a_doctor_who_may_not_ask_says_so(daemon: FakeDaemon, command: Command) -> None:
+    daemon.answers = {"Diagnose": AccessDeniedError("You are not allowed to do this.")}
+    ended = await command("doctor")
+    assert "-   What gpuhandoffd knows of this machine is not for you.\n    Access denied: You are not allowed" in ended.out
+
+
+async def test_a_doctor_shows_what_the_daemon_finds(daemon: FakeDaemon, command: Command) -> None:
+    finding = {"severity": "warning", "check": "reset", "gpu": "", "what": EVIL, "evidence": EVIL, "remedy": EVIL}
+    daemon.answers = {"Diagnose": ([{key: Variant("s", value) for key, value in finding.items()}],)}
+    ended = await command("doctor")
+    assert ended.out.replace("\n", "").isprintable()
+    assert "1 warning." in ended.out
+
+
 async def test_a_wrong_address_is_wrong_usage(daemon: FakeDaemon, command: Command) -> None:
-    daemon.answers = {"Plan": InvalidArgsError("gpu: 'x' is not a PCI address such as 0000:01:00.0.")}
+    daemon.answers = {"Preview": InvalidArgsError("gpu: 'x' is not a PCI address such as 0000:01:00.0.")}
     ended = await command("plan", "x")
     assert (ended.status, ended.err) == (2, "gpuhandoff: gpu: 'x' is not a PCI address such as 0000:01:00.0.\n")
 

@@ -28,6 +28,7 @@ LAYERS: dict[str, set[str]] = {
     "steps": {"errors", "host", "messages", "model"},
     "verdict": {"model"},
     "plan": {"config", "errors", "model", "verdict"},
+    "doctor": {"model", "plan"},
     "transaction": {"errors", "host", "messages", "model", "plan", "steps"},
     "history": {"model"},
     "report": {"model"},

@@ -29,11 +29,14 @@ _SIGNATURES = {
     "Reclaim": "o",
     "Status": "a{sv}",
     "Plan": "a(ssa{sv})",
+    "Preview": "a{sv}",
+    "Diagnose": "aa{sv}",
     "Holders": "aa{sv}",
     "Cancel": "",
 } | {
     "History": "aa{sv}",
     "Report": "s",
+    "Inhibit": "u",
 }
 _SIGNALS = {"StateChanged": "oss", "Progress": "ossuu", "DriverChanged": "sss", "PrepareForHandoff": "ob"} | {
     "JobNew": "o",

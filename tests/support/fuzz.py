@@ -39,6 +39,7 @@ from gpuhandoff.simulation.loopback import LoopbackBroker
 from gpuhandoff.simulation.scenarios import SCENARIOS
 from gpuhandoff.simulation.signatures import check
 from gpuhandoff.survey import survey
+from gpuhandoff.survey.belonging import belonging
 from gpuhandoff.transaction.record import parse
 from tests.support.domains import domain_xml
 from tests.support.product import Product
@@ -182,6 +183,12 @@ def read_machine(garbage: list[tuple[int, str]]) -> None:
     run(main())
 
 
+def read_cgroup(text: str) -> None:
+    """Where a process is: anybody makes cgroups by any name."""
+    found = belonging(text)
+    assert all(one.isprintable() for one in (found.unit, found.app, found.session, found.container))
+
+
 def values(signature: str) -> st.SearchStrategy[Any]:
     """Return values of a D-Bus type."""
     text = st.sampled_from(["", "0000:01:00.0", "handoff", "win11", "block", names.MANAGER_INTERFACE, *PIECES]) | st.text(
@@ -290,6 +297,12 @@ JOURNAL = "\n".join(
     )
 )
 HISTORY = b'{"move":1,"gpu":"0000:01:00.0","operation":"handoff","why":"asked","began":1,"boot":"b","uid":0,"job":1}'
+CGROUPS = (
+    r"/user.slice/user-1000.slice/user@1000.service/app.slice/app-gnome-org.mozilla.firefox\x2d1-17.scope",
+    "/user.slice/user-1000.slice/session-2.scope",
+    "/system.slice/docker-0123456789abcdef0123.scope",
+    "/lxc.payload.web/init.scope",
+)
 TOML = """[host]
 gpu-services = ["nvidia-persistenced.service"]
 quiet-units = ["a.service"]
@@ -320,6 +333,7 @@ TARGETS = {
     "journal": Target(read_journal, mutated(JOURNAL)),
     "history": Target(read_history, spoiled(HISTORY)),
     "configuration": Target(read_configuration, mutated(TOML)),
+    "cgroups": Target(read_cgroup, mutated(*CGROUPS)),
     "sysfs": Target(
         read_machine,
         st.lists(st.tuples(st.integers(1, 300), st.sampled_from(PIECES) | st.text(max_size=20)), min_size=1, max_size=12),

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import json
 import os
 from pathlib import Path
@@ -112,22 +113,67 @@ def test_a_machine_without_anything(tmp_path: Path) -> None:
     assert [(check.name, check.fine) for check in look(tmp_path)] == [("hook", False), ("gpus", False)]
 
 
-@pytest.mark.parametrize("as_json", [True, False])
-def test_how_it_is_told(
-    root: Path, as_json: bool, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+FINDINGS = [
+    {"severity": "fine", "check": "iommu", "gpu": "", "what": "The IOMMU is on.", "evidence": "DMAR", "remedy": ""},
+    {"severity": "problem", "check": "group", "gpu": "0000:01:00.0", "what": "It is not alone.", "evidence": "Group 14",
+     "remedy": "Move it, with the option stop-display."},
+    {"severity": "warning", "check": "reset", "gpu": "", "what": "Hm.", "evidence": "", "remedy": ""},
+]  # fmt: skip
+
+
+def shown(findings: list[dict[str, str]], *, as_json: bool = False) -> tuple[int, str]:
+    out = io.StringIO()
+    return int(doctor.show_findings(Terminal(as_json=as_json, out=out), findings)), out.getvalue()
+
+
+def test_the_worst_is_told_first_with_its_evidence_and_remedy(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("LC_ALL", "C.UTF-8")
+    status, out = shown(FINDINGS)
+    assert status == 1
+    assert out == (
+        "!!  0000:01:00.0  It is not alone.\n"
+        "    Group 14\n"
+        "    → Move it, with the option --stop-display.\n"
+        "!   Hm.\n"
+        "ok  The IOMMU is on.\n"
+        "\n"
+        "1 problem and 1 warning.\n"
+    )
+
+
+@pytest.mark.parametrize(
+    ("severities", "status", "summary"),
+    [
+        ((), 0, "Nothing stands in the way."),
+        (("fine", "note"), 0, "Nothing stands in the way."),
+        (("warning", "note", "warning"), 8, "2 warnings."),
+        (("problem", "problem"), 1, "2 problems."),
+    ],
+)
+def test_the_status_is_that_of_the_worst(severities: tuple[str, ...], status: int, summary: str) -> None:
+    found, out = shown([{**FINDINGS[0], "severity": one} for one in severities])
+    assert found == status
+    assert out.endswith(f"\n{summary}\n")
+
+
+def test_as_json() -> None:
+    status, out = shown(FINDINGS, as_json=True)
+    document = json.loads(out)
+    assert (status, document["problems"], document["warnings"]) == (1, 1, 1)
+    assert [one["check"] for one in document["findings"]] == ["group", "reset", "iommu"]
+
+
+async def test_without_a_daemon_the_hook_is_looked_at_all_the_same(
+    root: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     monkeypatch.setattr(doctor, "look", lambda: look(root))
-    assert doctor.diagnose(Terminal(as_json=as_json)) == 0
+    monkeypatch.setenv("DBUS_SYSTEM_BUS_ADDRESS", f"unix:path={root}/absent")
     (root / HOOK).chmod(0o644)
+    assert await doctor.diagnose(Terminal(as_json=False), ask=False) == 1
     out = capsys.readouterr().out
-    assert doctor.diagnose(Terminal(as_json=as_json)) == 1
-    wrong = capsys.readouterr().out
-    if as_json:
-        assert (json.loads(out)["fine"], json.loads(wrong)["fine"]) == (True, False)
-    else:
-        assert out.endswith("Nothing stands in the way.\n")
-        assert f"no  libvirt cannot run /{HOOK}: sudo chmod 755 /{HOOK}\n" in wrong
-        assert wrong.endswith("1 of 4 need to be mended, marked with no.\n")
+    assert "!!  gpuhandoffd could not be asked.\n" in out
+    assert f"!!  libvirt cannot run /{HOOK}: sudo chmod 755 /{HOOK}\n" in out
+    assert out.endswith("2 problems.\n")
 
 
 def test_what_may_not_be_read_is_said_to_be_unseen(root: Path, monkeypatch: pytest.MonkeyPatch) -> None:

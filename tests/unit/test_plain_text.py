@@ -16,11 +16,10 @@ import pytest
 from gpuhandoff.host.proc import _process
 from gpuhandoff.host.workshop import _check_module
 from gpuhandoff.model.address import PciAddress
-from gpuhandoff.model.world import Process
 from gpuhandoff.service.bus import _plain
 from gpuhandoff.service.plain_log import PlainFormatter
 from gpuhandoff.service.recent import RecentLines
-from gpuhandoff.survey.nodes import _holder
+from gpuhandoff.survey.belonging import belonging
 from gpuhandoff.transaction.record import parse
 
 EVIL = "\x1b]0;owned\x07\x1b[2J\nERROR forged line\r\u202e\x9b31m"
@@ -95,14 +94,21 @@ def test_the_name_of_a_process_is_text() -> None:
     assert "evil" in process.name
 
 
+OWN = "/user.slice/user-1000.slice/user@1000.service"
+
+
 @pytest.mark.parametrize("name", ["\x1b[2J.service", "a b.scope", "x\ny.service"])
 def test_a_cgroup_that_only_looks_like_a_unit_is_none(name: str) -> None:
     """Everybody may make them below their own user@.service, by any name."""
-    own = "/user.slice/user-1000.slice/user@1000.service"
-    holder = _holder(Process(7, 8, "x", 1000, f"{own}/{name}"), ("/dev/dri/card0",))
-    assert holder.unit == "user@1000.service"
-    assert _holder(Process(7, 8, "x", 1000, f"{own}/app.slice/app-x@1.service"), ()).unit == "app-x@1.service"
-    assert _holder(Process(7, 8, "x", 1000, f"/user.slice/session-{name}.scope"), ()).session == ""
+    assert belonging(f"{OWN}/{name}").unit == "user@1000.service"
+    assert belonging(f"{OWN}/app.slice/app-x@1.service").unit == "app-x@1.service"
+    assert belonging(f"/user.slice/session-{name}.scope").session == ""
+
+
+def test_what_a_unit_calls_its_application_is_text() -> None:
+    escape = r"\x1b"
+    assert belonging(f"{OWN}/app.slice/app-gnome-evil{escape}c-17.scope").app == "evil?c"
+    assert belonging("/lxc.payload.\x1b[2J/x").container == "LXC ?[2J"
 
 
 @pytest.mark.parametrize(

@@ -65,12 +65,21 @@ def test_a_screen_on_another_card_does_not_count_while_a_desktop_is_seen() -> No
     assert layout_of(machine).kind is LayoutKind.HYBRID
 
 
+def test_a_desktop_that_has_a_card_open_without_a_screen_on_it() -> None:
+    card = shown(NVIDIA)
+    machine = world(replace(shown(INTEL), connectors=SCREEN), card)
+    found = layout_of(machine)
+    assert found.kind is LayoutKind.HYBRID
+    assert "could go without it, if the desktop did not have it open" in found.reason
+    assert why_desktop_stays(machine, card).startswith("It ends, as it has this card open, though its picture comes from")
+
+
 def test_processor_graphics_are_told_from_cards() -> None:
     assert [is_integrated(one) for one in (INTEL, RYZEN, NVIDIA, ARC)] == [True, True, False, False]
 
 
 def test_why_the_desktop_stays_or_ends() -> None:
     machine = world(shown(INTEL), NVIDIA)
-    assert why_desktop_stays(machine, NVIDIA) == "The desktop is on 0000:00:02.0 (UHD Graphics 770) and stays."
-    assert why_desktop_stays(machine, machine.gpus[0]) == "It shows the desktop of alice, which ends."
-    assert why_desktop_stays(world(NVIDIA, INTEL, desktop=False), NVIDIA) == "No desktop runs that could end."
+    assert why_desktop_stays(machine, NVIDIA) == "It stays: it is on 0000:00:02.0 (UHD Graphics 770)."
+    assert why_desktop_stays(machine, machine.gpus[0]) == "It ends: this card shows it to alice."
+    assert why_desktop_stays(world(NVIDIA, INTEL, desktop=False), NVIDIA) == "There is none that could end."

@@ -96,6 +96,16 @@ def test_a_kernel_that_lost_the_reset_of_slots(kernel: str, version: str) -> Non
     assert verdict(card(0x10DE, 0x2786, "flr"), kernel=kernel, version=version).kind is Kind.SAFE
 
 
+def test_a_bad_kernel_does_not_hide_what_is_known_of_the_card() -> None:
+    found = verdict(POLARIS, kernel="6.12.24")
+    assert found.kind is Kind.ONCE_PER_BOOT
+    assert "lost the reset" in found.reason
+    assert "vendor-reset is not loaded" in found.reason
+    assert "zen-kernel" in found.source
+    assert "gnif/vendor-reset" in found.source
+    assert "No report" not in verdict(UNHEARD_OF, kernel="6.12.24").reason
+
+
 def test_a_kernel_on_which_amdgpu_hangs_is_a_risk_before_the_first_guest() -> None:
     found = verdict(NAVI_21, kernel="6.12.70", needed=False)
     assert (found.kind, found.leaving, found.refuses) == (Kind.BROKEN, True, True)

@@ -17,7 +17,7 @@ HERE = Path(__file__).parent
 CALL = "busctl --system --timeout=120 call org.gpuhandoff.Manager /org/gpuhandoff/Manager org.gpuhandoff.Manager"
 KILL = "systemctl kill --kill-whom=main --signal=KILL gpuhandoffd"
 READY = "installed"
-INSIDE = ("observe.py", "bare.sh", "hold.py", "latency.py", "strike.py")
+INSIDE = ("observe.py", "bare.sh", "hold.py", "holder.py", "latency.py", "strike.py")
 """What runs inside."""
 
 Snapshot = dict[str, Any]

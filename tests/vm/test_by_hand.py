@@ -41,4 +41,5 @@ def test_the_readme_brings_a_single_gpu_back_without_the_daemon(single: BenchHos
     }
     assert {now["override"] for now in after["pci"].values()} == {"(null)"}
     assert after["cpus"] == before["cpus"]
+    assert set(after["effective"].values()) <= {"", "0-1"}, "somebody is still confined"
     assert single.status()["state"] == "host"

@@ -87,8 +87,6 @@ def test_status_is_answered_meanwhile(dual: BenchHost) -> None:
 
 
 def test_only_that_gpu_is_affected(dual: BenchHost) -> None:
-    """With vfio-pci there: the kernel locks every device that a driver it loads could take, also the one that is stuck."""
-    dual.run("modprobe -a vfio-pci vfio_iommu_type1")
     hang = Hang(dual)
     hang.handoff()
     refused = dual.handoff(check=False)

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import re
+
 from tests.vm.bench_host import BenchHost, difference
 
 NEWER = (
@@ -19,6 +21,13 @@ def test_it_is_started_and_enabled_by_its_installation(dual: BenchHost) -> None:
     assert [shown(dual, name) for name in ("ActiveState", "UnitFileState", "NRestarts")] == ["active", "enabled", "0"]
     dual.run("systemctl reload gpuhandoffd")
     assert dual.status()["state"] == "host"
+
+
+def test_it_is_confined(dual: BenchHost) -> None:
+    told = dual.run("systemd-analyze security --no-pager gpuhandoffd.service").output.splitlines()[-1]
+    exposure = re.search(r"Overall exposure level for \S+: ([0-9.]+)", told)
+    assert exposure is not None, told
+    assert float(exposure[1]) <= 3.0
 
 
 def test_the_bus_starts_it(dual: BenchHost) -> None:

@@ -15,18 +15,15 @@ def main(words: Sequence[str] | None = None) -> int:
     """Carry out one command; return the exit status."""
     arguments = parse(sys.argv[1:] if words is None else words)
     terminal = Terminal(as_json=arguments.json)
-    if arguments.command == "doctor":
-        from gpuhandoff_command.doctor import diagnose  # noqa: PLC0415  (needs no bus)
-
-        try:
-            return int(diagnose(terminal))
-        finally:
-            terminal.close()
     import asyncio  # noqa: PLC0415  (--help and mistakes answer without it)
 
     from gpuhandoff_command.commands import carry_out  # noqa: PLC0415  (loads dbus-next)
 
     try:
+        if arguments.command == "doctor":
+            from gpuhandoff_command.doctor import diagnose  # noqa: PLC0415  (says itself when there is no daemon)
+
+            return int(asyncio.run(diagnose(terminal, ask=not arguments.no_ask)))
         return int(asyncio.run(carry_out(arguments, terminal)))
     except CallError as error:
         status = status_of(error.name)

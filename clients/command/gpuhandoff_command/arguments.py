@@ -20,10 +20,12 @@ exit status:
   2  wrong usage                7  stuck: failed, and could not be undone
   3  refused: no such GPU, busy, in use, inhibited, not isolated, unsupported, consent needed
   4  not allowed              130  cancelled
-`run` ends with its command's own status, or 128 and the signal that ended it.
+  8  doctor: nothing worse than warnings
+`run` and `inhibit` end with their command's own status, or 128 and the signal that ended it.
 
 gpuhandoff(1) explains all of it; gpuhandoff.toml(5) sets defaults.
 """
+_WITH_PROGRAM = {"run": "run [--gpu ADDRESS] [OPTION...]", "inhibit": "inhibit [--why WHY]"}
 
 
 class Typed(NamedTuple):
@@ -42,10 +44,10 @@ def parse(words: Sequence[str]) -> argparse.Namespace:
         own, program = own[:place], own[place + 1 :]
     commands = parser()
     arguments = commands.parse_args(own)
-    if arguments.command == "run":
+    if arguments.command in _WITH_PROGRAM:
         arguments.program = [*arguments.program, *program]
         if not arguments.program:
-            commands.error("say what to run: gpuhandoff run [--gpu ADDRESS] [OPTION...] -- COMMAND")
+            commands.error(f"say what to run: gpuhandoff {_WITH_PROGRAM[arguments.command]} -- COMMAND")
     elif program:
         commands.error(f"{arguments.command} takes no command: {' '.join(program)}")
     return arguments
@@ -73,6 +75,7 @@ def parser() -> argparse.ArgumentParser:
     _gpu(plan)
     _options(plan)
     plan.add_argument("--reclaim", action="store_true", help="show the steps of taking it back instead")
+    plan.add_argument("-v", "--verbose", action="store_true", help="show how each step is undone, and how long it takes")
     handoff = add("handoff", "lend a GPU")
     _gpu(handoff)
     _options(handoff)
@@ -85,6 +88,12 @@ def parser() -> argparse.ArgumentParser:
     run.add_argument("--gpu", default="", type=text, metavar="ADDRESS", help="PCI address, such as 01:00.0")
     _options(run)
     run.add_argument("program", nargs=argparse.REMAINDER, metavar="-- COMMAND", help="what to run meanwhile")
+    inhibit = add("inhibit", "have no GPU handed off for as long as a command runs")
+    inhibit.add_argument("--why", default="", type=text, help="what would be lost; said to whom is refused")
+    inhibit.add_argument("--who", default="", type=text, help="who does not want it (default: the command's name)")
+    words = "block refuses handoffs (default), delay holds them off for a short time"
+    inhibit.add_argument("--mode", choices=["block", "delay"], default="block", help=words)
+    inhibit.add_argument("program", nargs=argparse.REMAINDER, metavar="-- COMMAND", help="what to run meanwhile")
     _gpu(add("holders", "show which programs have a GPU open"))
     history = add("history", "show what was done with the GPUs, also before the last reboot; newest first")
     _gpu(history, "PCI address, such as 01:00.0; without one, all GPUs")
@@ -96,7 +105,7 @@ def parser() -> argparse.ArgumentParser:
     cancel = add("cancel", "stop a handoff that runs; what it did is undone")
     _gpu(cancel)
     _no_wait(cancel)
-    add("doctor", "look whether libvirt will run the hook, and whether another one is in its way; changes nothing")
+    add("doctor", "find what stands in the way of lending a GPU and getting it back; changes nothing")
     add("watch", "follow what happens, until Ctrl-C")
     return top
 

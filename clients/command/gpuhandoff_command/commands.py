@@ -12,10 +12,12 @@ from gpuhandoff_command.connection import Connection, plain
 from gpuhandoff_command.exits import CallError, Exit
 from gpuhandoff_command.follow import JobFollower
 from gpuhandoff_command.history import show_history
+from gpuhandoff_command.inhibit import inhibit
 from gpuhandoff_command.lease import run
+from gpuhandoff_command.plan_view import show_plan
 from gpuhandoff_command.report import give_report
 from gpuhandoff_command.terminal import Terminal
-from gpuhandoff_command.views import Outlook, show_holders, show_plan, show_status
+from gpuhandoff_command.views import Outlook, show_holders, show_status
 from gpuhandoff_command.watch import watch
 
 OUTLOOK_PATIENCE = 3.0
@@ -38,8 +40,8 @@ async def _dispatch(connection: Connection, terminal: Terminal, arguments: argpa
         case "plan":
             direction = "reclaim" if arguments.reclaim else "handoff"
             options = {} if arguments.reclaim else options_of(arguments)
-            steps = await connection.manager("Plan", "ssa{sv}", arguments.gpu, direction, options)
-            show_plan(terminal, plain(steps), direction)
+            preview = await connection.manager("Preview", "ssa{sv}", arguments.gpu, direction, options)
+            show_plan(terminal, plain(preview), verbose=arguments.verbose)
         case "holders":
             show_holders(terminal, plain(await connection.manager("Holders", "s", arguments.gpu, timeout=None)))
         case "history":
@@ -56,8 +58,8 @@ async def _dispatch(connection: Connection, terminal: Terminal, arguments: argpa
             return await _cancel(connection, terminal, arguments)
         case "watch":
             return await watch(connection, terminal)
-        case "run":
-            return await run(connection, terminal, arguments)
+        case "run" | "inhibit" as command:
+            return await (run if command == "run" else inhibit)(connection, terminal, arguments)
     return Exit.DONE
 
 

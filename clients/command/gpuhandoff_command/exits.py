@@ -16,6 +16,7 @@ class Exit(IntEnum):
     ABSENT = 5
     TIMED_OUT = 6
     STUCK = 7
+    WARNED = 8
     CANNOT_RUN = 126
     NOT_FOUND = 127
     CANCELLED = 130

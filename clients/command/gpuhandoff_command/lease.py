@@ -3,16 +3,13 @@
 from __future__ import annotations
 
 import argparse
-import asyncio
-import os
-import shutil
-import signal
 
 from gpuhandoff_command.arguments import Typed, options_of
 from gpuhandoff_command.connection import Connection, plain
 from gpuhandoff_command.exits import CallError, Exit, status_of
 from gpuhandoff_command.follow import JobFollower
 from gpuhandoff_command.guest_devices import PLACE, places, with_gpu
+from gpuhandoff_command.program import is_program, run_program
 from gpuhandoff_command.scope import confined, move_out
 from gpuhandoff_command.sentences import sentence
 from gpuhandoff_command.terminal import Terminal
@@ -20,8 +17,6 @@ from gpuhandoff_command.terminal import Terminal
 CONFINING = "confine-host"
 """The step after which slices of the host have fewer CPUs."""
 YES = Typed("b", True)
-FROM_TERMINAL = (signal.SIGINT, signal.SIGQUIT)
-PASSED_ON = (*FROM_TERMINAL, signal.SIGTERM, signal.SIGHUP, signal.SIGUSR1, signal.SIGUSR2)
 
 
 async def run(connection: Connection, terminal: Terminal, arguments: argparse.Namespace) -> int:
@@ -30,8 +25,7 @@ async def run(connection: Connection, terminal: Terminal, arguments: argparse.Na
     The lease is this connection: should this process be killed, the daemon takes the GPU back by itself.
     """
     program: list[str] = arguments.program
-    if shutil.which(program[0]) is None:  # before the screen goes dark
-        terminal.error(f"{program[0]} is no program that can be run; nothing was done.")
+    if not is_program(terminal, program[0]):  # before the screen goes dark
         return Exit.NOT_FOUND
     if places(program) > 1:
         terminal.error(f"{PLACE} stands for one device of the guest, and may be given once; nothing was done.")
@@ -54,7 +48,7 @@ async def run(connection: Connection, terminal: Terminal, arguments: argparse.Na
         )
     if places(program):
         program = with_gpu(program, await _functions(connection, follower.gpu))
-    status = await _command(terminal, program)
+    status = await run_program(terminal, program)
     terminal.value({"event": "command", "status": status})
     back = await _take_back(connection, terminal, follower.gpu, ask=not arguments.no_ask)
     return status or back
@@ -63,34 +57,6 @@ async def run(connection: Connection, terminal: Terminal, arguments: argparse.Na
 async def _functions(connection: Connection, gpu: str) -> list[str]:
     status = plain(await connection.manager("Status"))
     return [str(one) for one in status[gpu]["functions"]]
-
-
-async def _command(terminal: Terminal, program: list[str]) -> int:
-    loop = asyncio.get_running_loop()
-    process: asyncio.subprocess.Process | None = None
-    early: list[int] = []
-
-    def pass_on(number: int) -> None:
-        # Ctrl-C and Ctrl-\ of our terminal reach the command, too: it is in the same process group.
-        if process is None:
-            early.append(number)
-        elif process.returncode is None and not (number in FROM_TERMINAL and _in_foreground()):
-            process.send_signal(number)
-
-    for number in PASSED_ON:
-        loop.add_signal_handler(number, pass_on, number)
-    try:
-        process = await asyncio.create_subprocess_exec(*program)
-        for early_one in early:
-            process.send_signal(early_one)
-        status = await process.wait()
-    except OSError as error:
-        terminal.error(f"{program[0]} cannot be run: {error.strerror}.")
-        return Exit.CANNOT_RUN
-    finally:
-        for number in PASSED_ON:
-            loop.remove_signal_handler(number)
-    return 128 - status if status < 0 else status
 
 
 async def _take_back(connection: Connection, terminal: Terminal, gpu: str, *, ask: bool) -> Exit:
@@ -109,17 +75,3 @@ async def _take_back(connection: Connection, terminal: Terminal, gpu: str, *, as
     finally:
         if reopened:
             await connection.close()
-
-
-def _in_foreground() -> bool:
-    """Whether this process group is the one that its terminal's keys signal."""
-    try:
-        terminal = os.open("/dev/tty", os.O_RDONLY | os.O_NOCTTY | os.O_CLOEXEC)
-    except OSError:
-        return False
-    try:
-        return os.tcgetpgrp(terminal) == os.getpgrp()
-    except OSError:
-        return False
-    finally:
-        os.close(terminal)

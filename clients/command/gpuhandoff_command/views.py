@@ -1,10 +1,11 @@
-"""What status, plan and holders look like."""
+"""What status and holders look like."""
 
 from __future__ import annotations
 
 from typing import Any
 
 from gpuhandoff_command.exits import CallError
+from gpuhandoff_command.plan_view import verdict_words
 from gpuhandoff_command.progress import WORDS
 from gpuhandoff_command.sentences import translate
 from gpuhandoff_command.terminal import Terminal, clean
@@ -33,9 +34,13 @@ def show_status(terminal: Terminal, status: dict[str, Any], outlooks: dict[str, 
     documents = [
         {**gpu, "handoff": _outlook_document(outlooks[key])} if key in outlooks else gpu for key, gpu in gpus.items()
     ]
-    terminal.value({"gpus": documents, "version": status.get("version"), "kernel": status.get("kernel")})
+    about = {key: status.get(key) for key in ("version", "kernel", "layout", "layout-reason")}
+    terminal.value({"gpus": documents, **about})
     if not gpus:
         terminal.line("This machine has no GPU.")
+    elif status.get("layout"):
+        terminal.line(f"{clean(status['layout'])}: {clean(status['layout-reason'])}")
+        terminal.line()
     for place, (address, gpu) in enumerate(gpus.items()):
         if place:
             terminal.line()
@@ -44,61 +49,51 @@ def show_status(terminal: Terminal, status: dict[str, Any], outlooks: dict[str, 
             terminal.line(f"  {label:<10} {text}")
 
 
-def show_plan(terminal: Terminal, steps: list[list[Any]], direction: str) -> None:
-    """Show what would be done and what it costs."""
-    terminal.value({"direction": direction, "steps": [{"step": name, "does": does, **more} for name, does, more in steps]})
-    if not steps:
-        terminal.line("Nothing would have to be done.")
-        return
-    for index, (name, does, _) in enumerate(steps, 1):
-        words = WORDS[name][1] if does == "undo it" and name in WORDS else clean(does)
-        terminal.line(f"{index:2}  {words}  {terminal.paint(f'({clean(name)})', 'dim')}")
-    terminal.line()
-    if direction == "reclaim":
-        terminal.line("This only plans; `gpuhandoff reclaim` does it.")
-        return
-    costs = _costs(steps)
-    terminal.line("What it costs you while the GPU is away:" if costs else "It costs you nothing.")
-    for cost in costs:
-        terminal.line(f"  - {cost}")
-    terminal.line("Nothing was changed. Every step is undone by `gpuhandoff reclaim`, and by a reboot.")
-
-
 def show_holders(terminal: Terminal, holders: list[dict[str, Any]]) -> None:
     """Show who has a GPU open."""
     terminal.value({"holders": holders})
     if not holders:
         terminal.line("Nobody has it open.")
     for holder in holders:
-        where = clean(holder["unit"]) + (f", session {clean(holder['session'])}" if holder["session"] else "")
-        who = f"{clean(holder['name'])} (pid {holder['pid']}, uid {holder['uid']})"
-        terminal.line(f"{who}  {terminal.paint(where, 'dim')}".rstrip())
+        leaves = ", lets go by itself" if holder["leaves"] else ""
+        terminal.line(f"{clean(holder['who'])}{leaves}")
+        where = [f"{clean(holder['name'])} (pid {holder['pid']}, uid {holder['uid']})", clean(holder["unit"])]
+        ways = [clean(way) for way in holder["ways"] if way != "open"]
+        terminal.line(f"  {terminal.paint(', '.join(one for one in (*where, *ways) if one), 'dim')}")
         terminal.line(f"  {' '.join(clean(node) for node in holder['nodes'])}")
 
 
 def _rows(terminal: Terminal, address: str, gpu: dict[str, Any], outlook: Outlook | None) -> list[tuple[str, str]]:
-    short = address.removeprefix("0000:")
     words, colour = state_words(gpu["state"])
     rows = [("state", terminal.paint(words, colour) + _with(gpu))]
     if gpu["reason"]:
         rows.append(("why", clean(gpu["reason"])))
     if gpu["step"]:
         rows.append(("step", WORDS.get(gpu["step"], (clean(gpu["step"]),))[0]))
-    rows.append(("driver", clean(gpu["driver"]) or "none"))
+    rows.append(("driver", (clean(gpu["driver"]) or "none") + (", asleep" if gpu.get("asleep") else "")))
     if gpu["vm"]:
         rows.append(("lent to", clean(gpu["vm"])))
     rows.append(("functions", f"{', '.join(clean(one).rpartition(':')[2] for one in gpu['functions'])}{_group(gpu)}"))
     if gpu["connectors"]:
         rows.append(("screens", ", ".join(clean(one) for one in gpu["connectors"])))
+    if gpu.get("desktop") and gpu["state"] == "host":
+        rows.append(("desktop", clean(gpu["desktop"])))
+    if gpu.get("reset-verdict"):
+        rows.append(("returns", verdict_words(gpu)))
+    return [*rows, *_next(address, gpu, outlook)]
+
+
+def _next(address: str, gpu: dict[str, Any], outlook: Outlook | None) -> list[tuple[str, str]]:
+    """Return what can be done with it now."""
+    short = address.removeprefix("0000:")
     if outlook is not None:
-        rows.append(("to lend", _outlook_words(outlook, address, clean(gpu["name"]))))
-    elif gpu["state"] == "detached":
-        rows.append(("next", f"start the virtual machine, or `gpuhandoff reclaim {short}`"))
-    elif gpu["state"] == "guest":
-        rows.append(("next", f"shut the virtual machine down, then `gpuhandoff reclaim {short}`"))
-    elif gpu["state"] == "handing-off":
-        rows.append(("next", f"`gpuhandoff cancel {short}` stops and undoes it"))
-    return rows
+        return [("to lend", _outlook_words(outlook, address, clean(gpu["name"])))]
+    words = {
+        "detached": f"start the virtual machine, or `gpuhandoff reclaim {short}`",
+        "guest": f"shut the virtual machine down, then `gpuhandoff reclaim {short}`",
+        "handing-off": f"`gpuhandoff cancel {short}` stops and undoes it",
+    }
+    return [("next", words[gpu["state"]])] if gpu["state"] in words else []
 
 
 def _outlook_words(outlook: Outlook, address: str, name: str) -> str:

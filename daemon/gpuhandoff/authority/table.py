@@ -51,6 +51,8 @@ METHODS: Mapping[tuple[str, str], Rule] = {
     (MANAGER_INTERFACE, "Holders"): Rule.INSPECT,
     (MANAGER_INTERFACE, "History"): Rule.INSPECT,
     (MANAGER_INTERFACE, "Report"): Rule.INSPECT,
+    (MANAGER_INTERFACE, "Preview"): Rule.INSPECT,
+    (MANAGER_INTERFACE, "Diagnose"): Rule.INSPECT,
     (MANAGER_INTERFACE, "Inhibit"): Rule.INHIBIT,
     (MANAGER_INTERFACE, "Uninhibit"): Rule.OWNER,
     (JOB_INTERFACE, "Cancel"): Rule.OWNER,

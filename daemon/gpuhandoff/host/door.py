@@ -119,6 +119,8 @@ class OpenNode:
 
     process: Process
     nodes: tuple[str, ...]
+    ways: tuple[str, ...] = ("open",)
+    """open, mapped, dma-buf."""
 
 
 class Processes(Protocol):

@@ -69,6 +69,8 @@ class Verdict:
     """Whether the host has to get it back: else the verdict matters to nobody but its guests."""
     leaving: bool = False
     """Whether the risk is already in the way out."""
+    by_kernel: bool = False
+    """Whether it is this kernel's fault, and another one would do."""
 
     @property
     def refuses(self) -> bool:

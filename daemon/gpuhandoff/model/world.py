@@ -107,6 +107,14 @@ class Holder:
     """The systemd unit or scope the process runs in."""
     session: str = ""
     """The logind session it belongs to, if its cgroup says so."""
+    app: str = ""
+    """The application's id, `org.mozilla.firefox`, if its unit says so."""
+    container: str = ""
+    """`docker 0123456789ab`, if its cgroup says so."""
+    user: str = ""
+    """The name of its uid, if it is a local one."""
+    ways: tuple[str, ...] = ()
+    """How it holds the nodes: open, mapped, dma-buf."""
     seat_service: bool = False
     """PID 1 or logind: they hold the node on behalf of a session, let go with it, and are never signalled."""
 
@@ -280,6 +288,8 @@ class World:
     hugepages: tuple[HugepagePool, ...] = ()
     processes: tuple[Process, ...] = field(default=(), repr=False)
     """Only when a plan may quiet the host."""
+    applications: tuple[Holder, ...] = field(default=(), repr=False)
+    """Those of them that belong to somebody's session, with what their cgroup says; they need not hold anything."""
 
     def gpu(self, address: PciAddress) -> Gpu | None:
         """Return the GPU at `address`, which may also name one of its other functions."""

@@ -12,9 +12,14 @@ STRICT = (6, 10)
 _OFF = re.compile(r"(?:intel_iommu|amd_iommu|iommu)=(?:\S*,)?off(?:,\S*)?")
 
 
+def off_parameter(world: World) -> str | None:
+    """Return the boot parameter that switches the IOMMU off, if there is one."""
+    return next((one for one in world.boot_parameters if _OFF.fullmatch(one)), None)
+
+
 def iommu_off(world: World) -> tuple[str, str]:
     """Return why there are no IOMMU groups, and what to do: two sentences."""
-    off = next((one for one in world.boot_parameters if _OFF.fullmatch(one)), None)
+    off = off_parameter(world)
     if off is not None:
         return f"The kernel command line says {off}.", "Remove that and reboot."
     match world.iommu_firmware:

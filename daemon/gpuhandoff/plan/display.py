@@ -20,13 +20,18 @@ def sessions_shown(world: World, gpu: Gpu) -> tuple[Session, ...]:
     return tuple(
         session
         for session in world.sessions
-        if session.seat and ((session.is_graphical and by_logind) or any(_belongs(holder, session) for holder in showing))
+        if session.seat and ((session.is_graphical and by_logind) or any(belongs_to(holder, session) for holder in showing))
     )
 
 
 def people_shown(world: World, gpu: Gpu) -> dict[int, str]:
     """Return the users whose desktops end when this GPU goes, by user id; a greeter is nobody."""
     return {session.uid: session.user for session in sessions_shown(world, gpu) if session.kind == "user"}
+
+
+def others_shown(world: World, gpu: Gpu, uid: int) -> bool:
+    """Tell whether anybody's desktop but this user's ends when this GPU goes."""
+    return any(one != uid for one in people_shown(world, gpu))
 
 
 def drives_display(world: World, gpu: Gpu) -> bool:
@@ -58,15 +63,18 @@ def ends_with_display(world: World, gpu: Gpu, holder: Holder) -> bool:
     manager = world.display_manager
     if manager is not None and holder.unit == manager.name:
         return True
-    return any(_belongs(holder, session) for session in sessions_shown(world, gpu))
+    return any(belongs_to(holder, session) for session in sessions_shown(world, gpu))
 
 
 def _shows(holder: Holder) -> bool:
     return any(node.startswith(_PRIMARY) for node in holder.nodes)
 
 
-def _belongs(holder: Holder, session: Session) -> bool:
-    """Compositors of Plasma and GNOME run in user@UID.service, outside the session's scope (kernel.md fact 12)."""
+def belongs_to(holder: Holder, session: Session) -> bool:
+    """Tell whether a program ends with a session.
+
+    Compositors of Plasma and GNOME run in user@UID.service, outside the session's scope (kernel.md fact 12).
+    """
     return holder.session == session.id or (
         not holder.session
         and session.is_graphical

@@ -44,16 +44,18 @@ def layout_of(world: World) -> Layout:
     """Return what kind of machine this is now. What shows the picture is seen, not guessed from what was plugged where."""
     if not world.gpus:
         return Layout(LayoutKind.HEADLESS, "There is no GPU.")
-    showing = [gpu for gpu in world.gpus if shows(world, gpu)]
+    showing = showing_now(world)
     if not showing and not _has_desktop(world):
         return Layout(LayoutKind.HEADLESS, "No screen is connected, and nobody shows a desktop.")
     if len(world.gpus) == 1:
         return Layout(LayoutKind.SINGLE, f"{_called(world.gpus[0])} is the only GPU: whoever gets it gets the screen.")
     integrated = [gpu for gpu in world.gpus if is_integrated(gpu)]
     if integrated and showing and all(gpu in integrated for gpu in showing):
-        others = ", ".join(_called(gpu) for gpu in world.gpus if gpu not in integrated)
+        others = [gpu for gpu in world.gpus if gpu not in integrated]
+        held = any(drives_display(world, gpu) for gpu in others)
+        free = "could go without it, if the desktop did not have it open" if held else "can go without it"
         return Layout(
-            LayoutKind.HYBRID, f"The processor's graphics ({_named(showing)}) show the picture; {others} can go without it."
+            LayoutKind.HYBRID, f"The processor's graphics, {_named(showing)}, show the picture; {_named(others)} {free}."
         )
     if integrated and showing:
         return Layout(
@@ -64,24 +66,32 @@ def layout_of(world: World) -> Layout:
     return Layout(LayoutKind.MULTI, f"There are {len(world.gpus)} GPUs; the picture comes from {_named(showing) or 'none'}.")
 
 
-def shows(world: World, gpu: Gpu) -> bool:
-    """Tell whether a picture comes from this GPU: a desktop, or else a screen or the text console."""
-    if drives_display(world, gpu):
-        return True
-    if any(drives_display(world, one) for one in world.gpus):
-        return False
-    return bool(gpu.connected) or any(console.bound for console in gpu.consoles)
+def showing_now(world: World) -> list[Gpu]:
+    """Return the GPUs from which a picture comes.
+
+    Of those with the desktop the ones with a screen, as a compositor opens cards that show nothing, too; else those with a
+    screen or the text console.
+    """
+    desktop = [gpu for gpu in world.gpus if drives_display(world, gpu)]
+    if desktop:
+        return [gpu for gpu in desktop if gpu.connected] or desktop
+    return [gpu for gpu in world.gpus if gpu.connected or any(console.bound for console in gpu.consoles)]
 
 
 def why_desktop_stays(world: World, gpu: Gpu) -> str:
     """Return in a sentence whether the desktop survives a handoff of this GPU, and why."""
+    showing = showing_now(world)
+    if drives_display(world, gpu) and gpu not in showing:
+        return (
+            f"It ends, as it has this card open, though its picture comes from {_named(showing)}. `gpuhandoff doctor` says "
+            "how it leaves the card alone."
+        )
     if drives_display(world, gpu):
         users = sorted({session.user for session in sessions_shown(world, gpu) if session.kind == "user"})
-        return f"It shows the desktop{' of ' + ', '.join(users) if users else ''}, which ends."
-    showing = [one for one in world.gpus if one != gpu and drives_display(world, one)]
-    if showing:
-        return f"The desktop is on {_named(showing)} and stays."
-    return "No desktop runs that could end."
+        return f"It ends: this card shows it{' to ' + ', '.join(users) if users else ''}."
+    if any(drives_display(world, one) for one in showing):
+        return f"It stays: it is on {_named(showing)}."
+    return "There is none that could end."
 
 
 def _has_desktop(world: World) -> bool:

@@ -21,6 +21,7 @@ from gpuhandoff.model.world import Gpu, World
 from gpuhandoff.names import API_VERSION, BUS_NAME, MANAGER_INTERFACE, MANAGER_PATH
 from gpuhandoff.plan.display import is_needed
 from gpuhandoff.service.chronicle import Chronicle
+from gpuhandoff.service.diagnosis import Diagnosis
 from gpuhandoff.service.fleet import Fleet
 from gpuhandoff.service.guests import Guests
 from gpuhandoff.service.hook_patterns import HookPatterns
@@ -32,6 +33,7 @@ from gpuhandoff.service.manager import Manager
 from gpuhandoff.service.moves import Moves
 from gpuhandoff.service.objects import ObjectTree
 from gpuhandoff.service.power import Power
+from gpuhandoff.service.previews import Previews
 from gpuhandoff.service.records import Records
 from gpuhandoff.service.rescues import Rescues
 from gpuhandoff.service.support import Support
@@ -120,6 +122,7 @@ class Daemon:
             setting.archive,
         )
         self._records = Records(gate, self.fleet, self._chronicle, support, self._tree)
+        self._diagnosis = Diagnosis(gate, self.fleet, host, self._tree)
         self._manager = Manager(
             gate,
             self.fleet,
@@ -132,6 +135,7 @@ class Daemon:
             self.configuration,
         )
 
+        self._previews = Previews(gate, self.fleet, self._moves, self._manager, self._journals, self._chronicle, self._tree)
         self._hypervisor = Hypervisor(
             gate, self.fleet, self.jobs, self._moves, self._journals, self._leases, self._tree, self.configuration
         )
@@ -144,6 +148,8 @@ class Daemon:
         """Survey, take over what an earlier daemon left, own the name. Raises when the API does not fit together."""
         self._manager.register()
         self._records.register()
+        self._diagnosis.register()
+        self._previews.register()
         self._hypervisor.register()
         self._tree.check()
         self._tree.publish(MANAGER_PATH, MANAGER_INTERFACE, self._properties())

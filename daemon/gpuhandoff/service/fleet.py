@@ -52,7 +52,7 @@ class Fleet:
         self._services = tuple(services)
         self._running = running
         self._changed = changed
-        self._verdict = verdict
+        self.verdict = verdict
         self._surveyed = surveyed
         self._world: World | None = None
         self._standings: dict[PciAddress, Standing] = {}
@@ -143,7 +143,7 @@ class Fleet:
         standing = self._standings[gpu.address]
         record = self._journals.record(gpu.address)
         running = self._running(gpu.address)
-        verdict = self._verdict(self.world, gpu)
+        verdict = self.verdict(self.world, gpu)
         return {
             "Address": str(gpu.address),
             "Name": gpu.name,

@@ -16,7 +16,7 @@ from gpuhandoff.model.address import PciAddress
 from gpuhandoff.model.request import Operation, Options, Request
 from gpuhandoff.model.world import Gpu, World
 from gpuhandoff.names import JOB_INTERFACE, MANAGER_INTERFACE, MANAGER_PATH
-from gpuhandoff.plan.display import people_shown
+from gpuhandoff.plan.display import others_shown, people_shown
 from gpuhandoff.plan.target import choose
 from gpuhandoff.service.fleet import Fleet
 from gpuhandoff.service.inhibitors import Inhibitors
@@ -85,9 +85,9 @@ class Manager:
         gpu_text, direction, given = call.body
         if direction not in set(Operation):
             raise InvalidArgsError("direction: handoff or reclaim is expected.")
-        _, request = self._request(call, Operation(direction), gpu_text, given)
+        _, request = self.request(call, Operation(direction), gpu_text, given)
         await self._allow(call)
-        world = await self._look(with_processes=request.options.quiet)
+        world = await self.look(with_processes=request.options.quiet)
         gpu = choose(world, request.operation, request.gpu, self._fleet.away())
         record = self._journals.record(gpu.address)
         if request.operation is Operation.RECLAIM and record is not None:
@@ -99,9 +99,10 @@ class Manager:
         """Tell who has a GPU open."""
         address = parse_address(call.body[0])
         await self._allow(call)
-        world = await self._look()
+        world = await self.look()
         gpu = choose(world, Operation.HANDOFF, address, self._fleet.away())
-        return ([holder_report(holder) for holder in gpu.holders],)
+        asker = await self._gate.uid(call.sender)
+        return ([holder_report(world, gpu, holder, asker) for holder in gpu.holders],)
 
     async def inhibit(self, call: Call) -> Body:
         """Hold handoffs off until Uninhibit, or until the caller leaves."""
@@ -142,7 +143,7 @@ class Manager:
         return ()
 
     async def _move(self, call: Call, operation: Operation) -> Body:
-        gpu, request = self._request(call, operation, *call.body)
+        gpu, request = self.request(call, operation, *call.body)
         uid = await self._gate.uid(call.sender)
         request = await self._allow_request(request, gpu, uid)
         await self._jobs.recovered(gpu.address)
@@ -153,7 +154,7 @@ class Manager:
             await self._ended(job)
         return (job.path,)
 
-    async def _look(self, *, with_processes: bool = False) -> World:
+    async def look(self, *, with_processes: bool = False) -> World:
         """Survey for a caller, who must not take another service's refusal for ours."""
         try:
             return await self._fleet.survey(with_processes=with_processes)
@@ -165,7 +166,7 @@ class Manager:
         if job.problem is not None:
             raise type(job.problem)(job.problem.message)
 
-    def _request(self, call: Call, operation: Operation, name: str, given: Mapping[str, Variant]) -> tuple[Gpu, Request]:
+    def request(self, call: Call, operation: Operation, name: str, given: Mapping[str, Variant]) -> tuple[Gpu, Request]:
         """Return which GPU is meant and what is wanted, with the configuration's defaults for that GPU and virtual machine.
 
         Decided before anybody is asked whether it is allowed, and not again.
@@ -184,7 +185,7 @@ class Manager:
         Whose that is, is what was last seen. The job looks again, and goes no further than what was allowed.
         """
         people = people_shown(self._fleet.world, gpu)
-        others = any(one != uid for one in people)
+        others = others_shown(self._fleet.world, gpu, uid)
         actions = request_actions(request, others=others)
         details = {
             "gpu": f"{gpu.address} ({gpu.name})",

@@ -10,8 +10,10 @@ import gpuhandoff
 from gpuhandoff.history.move import Move
 from gpuhandoff.messages import Variant
 from gpuhandoff.model.plan import Json
-from gpuhandoff.model.world import Gpu, Holder
+from gpuhandoff.model.world import Gpu, Holder, World
 from gpuhandoff.plan.layout import layout_of
+from gpuhandoff.plan.people import describe
+from gpuhandoff.plan.refusal import unsettled
 from gpuhandoff.service.fleet import Fleet
 from gpuhandoff.service.jobs import Jobs
 
@@ -72,16 +74,22 @@ def plan_report(steps: Iterable[tuple[str, str, str, Json]]) -> list[tuple[str, 
     ]
 
 
-def holder_report(holder: Holder) -> dict[str, Variant]:
-    """Return one entry of the reply of Holders."""
+def holder_report(world: World, gpu: Gpu, holder: Holder, asker: int) -> dict[str, Variant]:
+    """Return one entry of the reply of Holders, for somebody with a uid."""
     return {
         "pid": Variant("u", holder.process.pid),
         "start-time": Variant("t", holder.process.start_time),
         "name": Variant("s", holder.process.name),
         "uid": Variant("u", holder.process.uid),
+        "user": Variant("s", holder.user),
         "unit": Variant("s", holder.unit),
+        "app": Variant("s", holder.app),
         "session": Variant("s", holder.session),
+        "container": Variant("s", holder.container),
         "nodes": Variant("as", list(holder.nodes)),
+        "ways": Variant("as", list(holder.ways)),
+        "who": Variant("s", describe(world, holder, asker)),
+        "leaves": Variant("b", holder not in unsettled(world, gpu)),
     }
 
 

@@ -80,7 +80,8 @@ class Processors:
     def _move(self, number: int, cpus: frozenset[int]) -> None:
         path, interrupt = f"/proc/irq/{number}/smp_affinity_list", self.interrupts[number]
         if interrupt.managed:
-            raise failure(errno.EPERM if self._machine.newer_than(6, 2) else errno.EIO, path)
+            refusals = ((6, 11), errno.EACCES), ((6, 2), errno.EPERM)
+            raise failure(next((one for since, one in refusals if self._machine.newer_than(*since)), errno.EIO), path)
         if not cpus & self.online:
             raise failure(errno.EINVAL, path)
         interrupt.cpus = cpus

@@ -19,6 +19,8 @@ ALICE = 1000
 EVERY_SOUND = "/dev/snd/controlC"
 ONBOARD_SOUND = "/dev/snd/controlC0"
 SERVICES = ("display-manager.service", "nvidia-persistenced.service", "cron.service", "libvirtd.service", "ssh.service")
+OTHER_GROUPS = 1000
+"""IOMMU groups of this machine's own devices begin here, where a card has theirs."""
 USER_STOP_DELAY = 1.0
 """UserStopDelaySec of these machines; logind's default is 10 s."""
 
@@ -114,6 +116,9 @@ def assemble(
     taken = {function.address for function in functions}
     disk = hardware.disk()
     others = [one for one in (disk.parent, disk, hardware.intel_audio()) if one is not None and one.address not in taken]
+    groups = {function.group for function in functions}
+    for one in others:
+        one.group += OTHER_GROUPS * (one.group in groups)
     machine = SimulatedMachine(
         (*functions, *others),
         kernel_release=kernel,

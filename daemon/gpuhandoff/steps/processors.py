@@ -12,8 +12,11 @@ from gpuhandoff.model.cpus import parse_cpus
 ONLINE = "/sys/devices/system/cpu/online"
 INTERRUPTS = "/proc/irq"
 WORKQUEUES = "/sys/devices/virtual/workqueue/cpumask"
-_IMMOVABLE = {errno.EIO, errno.EPERM, errno.EINVAL, errno.ENOSPC}
-"""The kernel manages some interrupts itself, those of NVMe queues before all (kernel.md 6)."""
+_IMMOVABLE = {errno.EACCES, errno.EIO, errno.EPERM, errno.EINVAL, errno.ENOSPC}
+"""The kernel manages some interrupts itself, those of NVMe queues before all (kernel.md 6).
+
+EACCES: 6.12 takes the owner's right to write away from those, and this daemon has no CAP_DAC_OVERRIDE (seen there).
+"""
 
 
 def online(host: Host) -> frozenset[int]:

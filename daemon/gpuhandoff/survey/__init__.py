@@ -39,6 +39,7 @@ async def _survey(host: Host, services: Sequence[str], *, with_processes: bool) 
     gpus = graphics.with_consoles(host, gpus)
     gpus = await nodes.with_holders(host, gpus)
     units = [await host.units.unit(name) for name in services]
+    processes = await host.processes.all() if with_processes else ()
     loaded = modules.loaded(host)
     available = modules.available(host, loaded)
     return World(
@@ -62,7 +63,8 @@ async def _survey(host: Host, services: Sequence[str], *, with_processes: bool) 
         memory_total=memory.total(host),
         memory_available=memory.available(host),
         hugepages=memory.pools(host),
-        processes=await host.processes.all() if with_processes else (),
+        processes=processes,
+        applications=nodes.applications(host, processes),
     )
 
 

@@ -3,20 +3,20 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
 
 from gpuhandoff.host import Host, OpenNode
 from gpuhandoff.model.roles import is_seat_service
 from gpuhandoff.model.world import Gpu, Holder, Process
+from gpuhandoff.survey.belonging import belonging
 
-_SESSION_SCOPE = re.compile(r"/session-([^/]+)\.scope")
-_UNIT = re.compile(r"/([^/]+\.(?:service|scope|socket))(?:/|$)")
-_NAME = re.compile(r"[A-Za-z0-9:_.\\@-]{1,255}")
-"""What systemd makes: below user@.service anybody makes cgroups of any name, also one that looks like a unit."""
 _NVIDIA_CARD = re.compile(r"nvidia\d+")
 _NVIDIA_COMMON = re.compile(r"nvidiactl|nvidia-modeset|nvidia-uvm|nvidia-uvm-tools")
 """Nodes of the driver, not of a card: with several cards they say nothing about one of them."""
+_UID = 2
+"""The field of /etc/passwd."""
+_FIRST_PERSON, _NOBODY = 1000, 65534
 NVIDIA_CARDS = "/proc/driver/nvidia/gpus"
 
 
@@ -37,30 +37,60 @@ async def with_holders(host: Host, gpus: Sequence[Gpu]) -> list[Gpu]:
     """Return the GPUs with their holders and guests, from one look at all processes."""
     cards = [set(of_card(host, gpu)) for gpu in gpus]
     groups = [set(group_nodes(host, gpu)) for gpu in gpus]
+    users = _users(host)
     holding = await host.processes.holding(sorted(set().union(*cards, *groups)))
     return [
-        replace(gpu, nodes=tuple(sorted(card | group)), holders=tuple(_holders(holding, card)), guest=_guest(holding, group))
+        replace(
+            gpu,
+            nodes=tuple(sorted(card | group)),
+            holders=tuple(_holders(holding, card, users)),
+            guest=_guest(holding, group),
+        )
         for gpu, card, group in zip(gpus, cards, groups, strict=True)
     ]
 
 
-def _holders(holding: Sequence[OpenNode], nodes: set[str]) -> Iterator[Holder]:
+def _holders(holding: Sequence[OpenNode], nodes: set[str], users: Mapping[int, str]) -> Iterator[Holder]:
     for one in holding:
         mine = tuple(node for node in one.nodes if node in nodes)
         if mine:
-            yield _holder(one.process, mine)
+            yield _holder(one, mine, users)
 
 
-def _holder(process: Process, nodes: tuple[str, ...]) -> Holder:
-    session = _SESSION_SCOPE.search(process.cgroup)
-    units = [name for name in _UNIT.findall(process.cgroup) if _NAME.fullmatch(name)]
+def _holder(one: OpenNode, nodes: tuple[str, ...], users: Mapping[int, str]) -> Holder:
+    process, where = one.process, belonging(one.process.cgroup)
     return Holder(
         process,
         nodes,
-        unit=units[-1] if units else "",
-        session=session[1] if session and _NAME.fullmatch(session[1]) else "",
+        unit=where.unit,
+        session=where.session,
+        app=where.app,
+        container=where.container,
+        user=users.get(process.uid, ""),
+        ways=one.ways,
         seat_service=is_seat_service(process),
     )
+
+
+def _users(host: Host) -> dict[int, str]:
+    """Return the names of local people. Others are looked up by nobody here: that may take as long as a network does."""
+    try:
+        lines = host.kernel.read("/etc/passwd").splitlines()
+    except OSError:
+        return {}
+    fields = (line.split(":") for line in lines)
+    return {
+        int(one[_UID]): one[0]
+        for one in fields
+        if len(one) > _UID and one[_UID].isdecimal() and _FIRST_PERSON <= int(one[_UID]) < _NOBODY
+    }
+
+
+def applications(host: Host, processes: Sequence[Process]) -> tuple[Holder, ...]:
+    """Return what runs in sessions of people, as holders of nothing."""
+    users = _users(host) if processes else {}
+    mine = (one for one in processes if "/user.slice/" in one.cgroup)
+    return tuple(_holder(OpenNode(one, ()), (), users) for one in mine)
 
 
 def _guest(holding: Sequence[OpenNode], nodes: set[str]) -> Process | None:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from gpuhandoff.model.verdict import Experience, Kind, Loss, Verdict
 from gpuhandoff.model.world import Gpu, World
@@ -21,12 +21,13 @@ class _Opinion:
     reason: str
     source: str
     leaving: bool = False
+    by_kernel: bool = False
 
 
 def judge(world: World, gpu: Gpu, experience: Experience, *, needed: bool) -> Verdict:
     """Return what to expect. `needed`: whether the host has to get the card back, as for the desktop that it shows."""
     opinion = _shown(world, experience) or _read(world, gpu, experience)
-    return Verdict(opinion.kind, opinion.reason, opinion.source, experience.runs, needed, opinion.leaving)
+    return Verdict(opinion.kind, opinion.reason, opinion.source, experience.runs, needed, opinion.leaving, opinion.by_kernel)
 
 
 def flavour(world: World, gpu: Gpu) -> str:
@@ -68,7 +69,11 @@ def _read(world: World, gpu: Gpu, experience: Experience) -> _Opinion:
         reason = f"On this machine the card came back after a guest {times}{again}."
         opinion = _Opinion(Kind.SAFE, reason, THIS_MACHINE)
     worst = max((_of_kernel(rule) for rule in _rules(world, gpu, experience)), key=_severity, default=opinion)
-    return worst if worst.kind.severity > opinion.kind.severity else opinion
+    if worst.kind.severity <= opinion.kind.severity:
+        return opinion
+    if opinion.kind.severity < Kind.CAUTION.severity:
+        return worst
+    return replace(worst, reason=f"{worst.reason} {opinion.reason}", source=f"{worst.source}; {opinion.source}")
 
 
 def _severity(opinion: _Opinion) -> int:
@@ -101,7 +106,7 @@ def _once(rule: KernelRule) -> bool:
 
 
 def _of_kernel(rule: KernelRule) -> _Opinion:
-    return _Opinion(rule.kind, rule.reason, rule.source, leaving=rule.when == "leaves")
+    return _Opinion(rule.kind, rule.reason, rule.source, leaving=rule.when == "leaves", by_kernel=True)
 
 
 def _of_card(world: World, gpu: Gpu) -> _Opinion:

@@ -1,0 +1,68 @@
+"""`gpuhandoff inhibit`: what it asks for, and that it ends with the command."""
+
+from __future__ import annotations
+
+import asyncio
+import signal
+from collections.abc import AsyncIterator
+
+import pytest
+import pytest_asyncio
+
+from gpuhandoff import errors
+from tests.bus.test_command_simulated import simulated
+from tests.support.bus import PATIENCE
+from tests.support.command_daemon import Command, Ended, FakeDaemon, fake_daemon
+
+
+@pytest_asyncio.fixture
+async def daemon() -> AsyncIterator[FakeDaemon]:
+    async with fake_daemon() as running:
+        running.answers = {"Inhibit": (7,)}
+        yield running
+
+
+@pytest.fixture
+def command(daemon: FakeDaemon) -> Command:
+    return Command(daemon.address)
+
+
+async def test_who_and_why_are_those_of_the_command_unless_they_are_given(daemon: FakeDaemon, command: Command) -> None:
+    ended = await command("inhibit", "--", "sh", "-c", "echo hello; exit 4")
+    assert ended == Ended(4, "hello\n", "")
+    assert daemon.last("Inhibit").body == ("sh", "sh -c echo hello; exit 4 is running", "block")
+    await command("inhibit", "--who", "Blender", "--why", "a frame is rendered", "--mode", "delay", "true")
+    assert daemon.last("Inhibit").body == ("Blender", "a frame is rendered", "delay")
+
+
+async def test_a_long_command_line_is_no_mistake(daemon: FakeDaemon, command: Command) -> None:
+    assert (await command("inhibit", "--", "true", "x" * 1000)).status == 0
+    assert len(daemon.last("Inhibit").body[1]) == 200
+
+
+async def test_nothing_runs_where_it_is_refused(daemon: FakeDaemon, command: Command) -> None:
+    daemon.answers["Inhibit"] = errors.LimitsExceededError("One caller may hold 16.")
+    ended = await command("inhibit", "echo", "ran")
+    assert (ended.status != 0, ended.out, ended.err) == (True, "", "gpuhandoff: One caller may hold 16.\n")
+    assert (await command("inhibit", "no-such-program")).status == 127
+
+
+async def test_as_json(daemon: FakeDaemon, command: Command) -> None:
+    documents = (await command("inhibit", "--json", "--", "true")).documents
+    assert [one["event"] for one in documents] == ["inhibited", "command"]
+    assert (documents[0]["cookie"], documents[1]["status"]) == (7, 0)
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGKILL])
+async def test_a_handoff_is_refused_by_name_and_reason_until_the_command_has_ended(number: int) -> None:
+    async with simulated("igpu-dgpu") as command:
+        holding = await command.start("inhibit", "--why", "a film is encoded", "--", "sh", "-c", "echo runs; exec sleep 5")
+        assert holding.stdout is not None
+        assert await asyncio.wait_for(holding.stdout.readline(), PATIENCE) == b"runs\n"
+        refused = await command("handoff", "01:00.0")
+        assert refused.status == 3
+        assert refused.err == "gpuhandoff: sh does not want the GPU handed off now: a film is encoded.\n"
+        holding.send_signal(number)
+        await asyncio.wait_for(holding.wait(), PATIENCE)
+        assert (await command("handoff", "01:00.0")).status == 0
+        await asyncio.wait_for(holding.communicate(), PATIENCE)  # where we were killed, the program goes on

@@ -1,0 +1,187 @@
+"""What the doctor finds on machines that have something: each with its evidence and remedy."""
+
+from __future__ import annotations
+
+from collections.abc import Awaitable, Callable
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from gpuhandoff.doctor import Finding, Severity, examine
+from gpuhandoff.messages import Variant
+from gpuhandoff.model.address import PciAddress
+from gpuhandoff.model.hardware import Firmware
+from gpuhandoff.model.surroundings import Distribution, Family, Surroundings
+from gpuhandoff.model.verdict import Kind, Verdict
+from gpuhandoff.model.world import Holder, Process, State, World
+from gpuhandoff.simulation.clock import in_virtual_time, run
+from gpuhandoff.simulation.host import simulated_host
+from gpuhandoff.simulation.loopback import LoopbackBroker
+from gpuhandoff.simulation.machine import SimulatedMachine
+from gpuhandoff.simulation.scenarios import igpu_dgpu, shared_group, single_nvidia, twin
+from gpuhandoff.survey import survey
+from tests.support.product import Product
+
+GPU = PciAddress.parse("01:00.0")
+SAFE = Verdict(Kind.SAFE, "Because.", "somebody")
+HOME = (State.HOST, "")
+
+
+def world_of(build: Callable[[], Awaitable[SimulatedMachine]]) -> World:
+    """Return what the survey sees of a scenario."""
+
+    async def look() -> World:
+        machine = await build()
+        broker = LoopbackBroker()
+        await machine.serve(broker)
+        return await survey(simulated_host(machine, broker.connect()))
+
+    return run(look())
+
+
+def found(
+    world: World,
+    family: Family = Family.DEBIAN,
+    verdict: Verdict = SAFE,
+    state: tuple[State, str] = HOME,
+) -> list[Finding]:
+    """Return the findings; the verdict and the state are those of every GPU."""
+    around = Surroundings(Distribution(family))
+    return list(
+        examine(world, around, {gpu.address: verdict for gpu in world.gpus}, {gpu.address: state for gpu in world.gpus})
+    )
+
+
+def one(findings: list[Finding], check: str, gpu: str = "0000:01:00.0") -> Finding:
+    """Return the finding of a kind."""
+    return next(each for each in findings if each.check == check and each.gpu in {"", gpu})
+
+
+def test_the_worst_comes_first() -> None:
+    ranks = [each.severity.rank for each in found(world_of(shared_group))]
+    assert ranks == sorted(ranks)
+
+
+def test_an_iommu_that_is_off() -> None:
+    world = replace(world_of(single_nvidia), iommu=False)
+    here = one(found(world), "iommu")
+    assert (here.severity, "update-grub" in here.remedy) == (Severity.PROBLEM, True)
+    assert "grubby --update-kernel=ALL --args=intel_iommu=on" in one(found(world, Family.FEDORA), "iommu").remedy
+    off = replace(world, boot_parameters=("intel_iommu=off",))
+    assert one(found(off), "iommu").remedy.startswith("Remove intel_iommu=off from GRUB_CMDLINE")
+    firmware = replace(world, boot_parameters=(), iommu_firmware=Firmware.NONE)
+    assert "in its setup" in one(found(firmware), "iommu").remedy
+
+
+def test_modules_that_an_upgrade_took_away() -> None:
+    world = world_of(single_nvidia)
+    assert one(found(replace(world, available_modules=frozenset())), "vfio").severity is Severity.PROBLEM
+    gone = replace(world, available_modules=world.available_modules - {"nvidia_drm"})
+    assert "nvidia_drm" in one(found(gone), "driver").evidence
+
+
+def test_boot_parameters_that_are_in_the_way() -> None:
+    world = replace(world_of(single_nvidia), boot_parameters=("pcie_acs_override=downstream", "nomodeset"))
+    assert one(found(world), "acs-override").severity is Severity.WARNING
+    assert one(found(world), "nomodeset").severity is Severity.WARNING
+
+
+def test_a_group_that_is_shared() -> None:
+    here = one(found(world_of(shared_group)), "group")
+    assert here.severity is Severity.PROBLEM
+    assert here.evidence == "Group 14: 0000:04:00.0 (other, igc)"
+    alone = one(found(world_of(igpu_dgpu)), "group")
+    assert (alone.severity, alone.evidence) == (Severity.FINE, "Group 14: 2 functions.")
+
+
+def test_memory_that_the_firmware_wants() -> None:
+    async def build() -> SimulatedMachine:
+        machine = await single_nvidia()
+        machine.direct_regions[14] = ["0x00000000bd000000 0x00000000bdffffff direct"]
+        return machine
+
+    assert one(found(world_of(build)), "reserved").evidence == "0xbd000000-0xbdffffff direct"
+
+
+def test_a_driver_that_lets_go_of_no_single_card() -> None:
+    old = world_of(lambda: twin(nvidia_version="550.120"))
+    assert one(found(replace(old, nvidia_modeset=True)), "driver").severity is Severity.PROBLEM
+    assert one(found(world_of(twin)), "driver").severity is Severity.NOTE
+
+
+def test_programs_that_use_the_card() -> None:
+    world = world_of(igpu_dgpu)
+    dgpu = world.gpu(GPU)
+    assert dgpu is not None
+    holder = Holder(Process(4242, 1, "ollama", 998), ("/dev/nvidia0",), "ollama.service")
+    held = replace(world, gpus=tuple(replace(gpu, holders=(holder,)) if gpu is dgpu else gpu for gpu in world.gpus))
+    assert one(found(held), "holders").evidence == "ollama (pid 4242)"
+    taken = replace(dgpu, guest=Process(4711, 1, "qemu-system-x86", 64055))
+    lent = replace(world, gpus=tuple(taken if gpu is dgpu else gpu for gpu in world.gpus))
+    assert one(found(lent), "holders").severity is Severity.NOTE
+
+
+@pytest.mark.parametrize(
+    ("compositor", "words"),
+    [
+        ("kwin_wayland", "KWIN_DRM_DEVICES=/dev/dri/desktop"),
+        ("gnome-shell", 'KERNELS=="0000:01:00.0", TAG+="mutter-device-ignore"'),
+        ("Hyprland", "AQ_DRM_DEVICES=/dev/dri/desktop"),
+        ("sway", "WLR_DRM_DEVICES=/dev/dri/desktop"),
+    ],
+)
+def test_a_compositor_that_has_the_other_card_open(compositor: str, words: str) -> None:
+    world = world_of(igpu_dgpu)
+    cgroup = "/user.slice/user-1000.slice/user@1000.service/session.slice/x.service"
+    holder = Holder(Process(4242, 1, compositor, 1000, cgroup), ("/dev/dri/card0",))
+    shown = replace(world, gpus=tuple(replace(gpu, holders=(holder,)) for gpu in world.gpus))
+    here = one(found(shown), "compositor")
+    assert here.severity is Severity.WARNING
+    assert words in here.remedy
+    assert not [each for each in found(world) if each.check == "compositor"]
+
+
+@pytest.mark.parametrize(
+    ("verdict", "severity", "words"),
+    [
+        (SAFE, Severity.FINE, ""),
+        (Verdict(Kind.UNKNOWN, "?", "none"), Severity.NOTE, ""),
+        (Verdict(Kind.CAUTION, "?", "none"), Severity.WARNING, ""),
+        (Verdict(Kind.CAUTION, "?", "none", needed=False), Severity.NOTE, ""),
+        (Verdict(Kind.ONCE_PER_BOOT, "?", "none"), Severity.WARNING, "one guest a boot"),
+        (Verdict(Kind.ONCE_PER_BOOT, "?", "none", runs=1), Severity.WARNING, "Reboot before the next guest"),
+        (Verdict(Kind.ONCE_PER_BOOT, "?", "none", by_kernel=True), Severity.WARNING, "another kernel"),
+        (Verdict(Kind.NEEDS_VENDOR_RESET, "?", "none"), Severity.WARNING, "0000:01:00.0/reset_method"),
+        (Verdict(Kind.BROKEN, "?", "none"), Severity.PROBLEM, "--accept-risk"),
+        (Verdict(Kind.BROKEN, "?", "none", needed=False, leaving=True), Severity.PROBLEM, "--accept-risk"),
+    ],
+)
+def test_whether_it_comes_back(verdict: Verdict, severity: Severity, words: str) -> None:
+    here = one(found(world_of(single_nvidia), verdict=verdict), "reset")
+    assert here.severity is severity
+    assert words in here.remedy
+    assert "Resets that the kernel lists: bus. Source: " in here.evidence
+
+
+def test_what_holds_for_a_processors_graphics_is_a_note_where_there_is_a_card() -> None:
+    findings = found(world_of(igpu_dgpu), verdict=Verdict(Kind.BROKEN, "?", "none"))
+    assert one(findings, "reset").severity is Severity.PROBLEM
+    assert one(findings, "reset", "0000:00:02.0").severity is Severity.NOTE
+
+
+@pytest.mark.parametrize(("state", "severity"), [(State.STUCK, Severity.PROBLEM), (State.FOREIGN, Severity.WARNING)])
+def test_where_it_is(state: State, severity: Severity) -> None:
+    here = one(found(world_of(single_nvidia), state=(state, "why")), "state")
+    assert (here.severity, here.evidence) == (severity, "why")
+
+
+@in_virtual_time
+async def test_the_bus_tells_the_same(tmp_path: Path) -> None:
+    product = await Product(await single_nvidia(), tmp_path).start()
+    findings: list[dict[str, Variant]] = await product.call("Diagnose")
+    told: list[dict[str, Any]] = [{key: value.value for key, value in each.items()} for each in findings]
+    assert {each["check"] for each in told} >= {"iommu", "vfio", "group", "reset", "layout", "desktop"}
+    assert {*told[0]} == {"severity", "check", "gpu", "what", "evidence", "remedy"}
+    await product.stop()

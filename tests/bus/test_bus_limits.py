@@ -202,23 +202,57 @@ async def test_callers_take_turns(bus: PrivateBus, service: DBus, monkeypatch: p
     assert order[2:].index(modest.name) < 5
 
 
-async def test_callers_that_leave_at_once_are_not_gathered(bus: PrivateBus, service: DBus) -> None:
+async def test_callers_that_leave_at_once_are_not_gathered(
+    bus: PrivateBus, service: DBus, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(callers, "AT_ONCE", 20)
     handled: list[Call] = []
+    most = 0
+    accept = service._accept
 
     async def note(call: Call) -> Reply:
         handled.append(call)
         return Reply()
 
+    def watch(message: Message) -> None:
+        nonlocal most
+        accept(message)
+        most = max(most, len(service._answering))
+
+    service._accept = watch  # type: ignore[method-assign]
     service.serve(note)
     for _ in range(200):
         with Stranger(bus.address) as hasty:
             hasty.send(a_call())
-    most = 0
-    while service._bus._line or service._answering or not await is_alive(service):
-        most = max(most, len(service._answering))
-        await asyncio.sleep(0)
-    assert most <= callers.AT_ONCE + bus_module.BATCH
+    for _ in range(30):
+        assert await is_alive(service)
+    assert not service._bus._line
+    assert 0 < most < 100
     assert not handled
+
+
+async def test_nothing_is_taken_while_the_bus_does_not_read(bus: PrivateBus, service: DBus) -> None:
+    """Replies that wait to be sent would fill the memory."""
+    service.serve(echo)
+    with Stranger(bus.address) as stranger:
+        await asyncio.to_thread(_send, stranger, a_call())
+        outbox = service._bus._outbox
+        waiting: list[tuple[bytes, list[int], asyncio.Future[None]]] = [
+            (b"", [], asyncio.get_running_loop().create_future()) for _ in range(bus_module.OUTBOX)
+        ]
+        for one in waiting:
+            outbox.put_nowait(one)
+        stranger.send(a_call())
+        for _ in range(50):
+            service._bus._message_reader()
+            await asyncio.sleep(0.002)
+        assert service._bus._line
+        for _ in range(bus_module.OUTBOX // 2):
+            outbox.get_nowait()
+        (reply,) = await asyncio.to_thread(stranger.replies, 1)
+        assert not reply.error_name
+    for one in waiting:
+        one[2].cancel()
 
 
 def test_a_head_that_contradicts_itself_has_no_sender() -> None:

@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 
 from gpuhandoff.errors import InvalidArgsError
 from gpuhandoff.hypervisor.domain import DEFAULT_PAGE, Domain, Hostdev
-from gpuhandoff.hypervisor.parse import DEEPEST, LARGEST, parse_domain
+from gpuhandoff.hypervisor.parse import DEEPEST, LARGEST, MOST_ELEMENTS, parse_domain
 from gpuhandoff.model.address import PciAddress
 from tests.support.domains import CARD, domain_xml, hostdev
 
@@ -128,6 +128,7 @@ def test_only_pci_functions_of_the_host_count() -> None:
         ("<domain>" + "<a>" * DEEPEST + "</a>" * DEEPEST + "</domain>", "nested more than"),
         ("<domain>" + " " * LARGEST + "</domain>", "at most 1024 KiB"),
         ("<domain>\ud800</domain>", "text is expected"),
+        ("<domain>" + "<a/>" * MOST_ELEMENTS + "</domain>", "more than 20000 elements"),
         ("<domain><memory>many</memory></domain>", "memory"),
         ("<domain><memory>-1</memory></domain>", "memory"),
         (f"<domain><memory unit='PiB'>{10**18}</memory></domain>", "memory"),

@@ -14,7 +14,7 @@ from pathlib import Path
 import pytest
 
 from gpuhandoff.host.proc import _process
-from gpuhandoff.host.workshop import _check_module
+from gpuhandoff.host.workshop import _check_module, _load, _remove
 from gpuhandoff.model.address import PciAddress
 from gpuhandoff.service.bus import _plain
 from gpuhandoff.service.plain_log import PlainFormatter
@@ -115,8 +115,9 @@ def test_what_a_unit_calls_its_application_is_text() -> None:
     "name", ["", "-r", "--remove", "a b", "../../etc/x", "$(reboot)", "x\ny", "x" * 300, "ä", "a/b", "\0"]
 )
 def test_only_names_of_modules_are_loaded_and_removed(name: str) -> None:
-    with pytest.raises(OSError, match="not the name of a module"):
-        _check_module(name)
+    for act in (_load, _remove):
+        with pytest.raises(OSError, match="not the name of a module"):
+            act(name)
 
 
 @pytest.mark.parametrize("name", ["vfio_pci", "vfio-pci", "nvidia", "pci:v000010DEd00002684sv00001043sd0000889Abc03sc00i00"])

@@ -81,3 +81,5 @@ class Request:
     sender: str = ""
     interactive: bool = False
     why: Why = Why.ASKED
+    only_user: int | None = None
+    """The only user whose desktop may end; None: anybody's. What was allowed, to be held against a fresh survey."""

@@ -10,7 +10,7 @@ from gpuhandoff.model.plan import Plan, PlannedStep
 from gpuhandoff.model.request import HolderPolicy, Hugepages, Operation, Options
 from gpuhandoff.model.verdict import Verdict
 from gpuhandoff.model.world import Gpu, World
-from gpuhandoff.plan.display import drives_display, sessions_shown
+from gpuhandoff.plan.display import drives_display, people_shown, sessions_shown
 from gpuhandoff.plan.refusal import name_holders, refuse_handoff, unsettled
 from gpuhandoff.plan.risk import refuse_risk, risk_of
 from gpuhandoff.plan.stacks import loaded_stack, native, shares_driver
@@ -69,7 +69,7 @@ def _stop_display(world: World, gpu: Gpu) -> PlannedStep:
     sessions = sessions_shown(world, gpu)
     manager = world.display_manager
     seat = next((session.seat for session in sessions), "seat0")
-    users = sorted({session.user for session in sessions if session.kind == "user"})
+    users = sorted(people_shown(world, gpu).values())
     return PlannedStep(
         "stop-display",
         {

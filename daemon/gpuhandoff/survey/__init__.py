@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 from collections.abc import Sequence
 from dataclasses import replace
 
@@ -24,8 +25,18 @@ async def survey(
 ) -> World:
     """Return the machine as it is now. `services`: units to look at; processes are listed only on request.
 
-    Without mappings, whoever has a card mapped and not open is not seen: enough for what nothing is decided upon.
+    Without mappings, whoever has a card mapped and not open is not seen: enough for what nothing is decided upon. Raises
+    OSError also where the kernel says what makes no sense: a machine that is not understood is left alone.
     """
+    try:
+        return await _survey(host, services, with_processes=with_processes, with_mappings=with_mappings)
+    except (ValueError, IndexError, KeyError) as error:
+        raise OSError(
+            errno.EINVAL, f"what the kernel says is not understood ({type(error).__name__}: {error!r:.120})"
+        ) from error
+
+
+async def _survey(host: Host, services: Sequence[str], *, with_processes: bool, with_mappings: bool) -> World:
     functions = pci.functions(host)
     gpus = [await _gpu(host, display, functions) for display in functions if display.is_display]
     gpus = graphics.with_consoles(host, gpus)
@@ -55,6 +66,7 @@ async def survey(
         memory_total=memory.total(host),
         memory_available=memory.available(host),
         hugepages=memory.pools(host),
+        default_page_kib=memory.default_page_kib(host),
         processes=processes,
         applications=nodes.applications(host, processes),
     )

@@ -115,6 +115,8 @@ def _carry_out(what: str, path: str = "", text: str = "") -> Any:
             return _write(path, text)
         case "read":
             return _read(path)
+        case "head":
+            return _head(path, int(text))
         case "load":
             return _load(path)
         case "remove":
@@ -145,6 +147,14 @@ def _check_module(name: str) -> None:
     """Raise OSError for what is neither a module's name nor an alias as sysfs has them (`pci:v000010DEd…`)."""
     if not 0 < len(name) <= LONGEST_MODULE or name[0] == "-" or not _MODULE.issuperset(name):
         raise OSError(errno.EINVAL, "this is not the name of a module")
+
+
+def _head(path: str, count: int) -> str:
+    descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
+    try:
+        return os.read(descriptor, count).hex()
+    finally:
+        os.close(descriptor)
 
 
 def _remove(name: str) -> None:

@@ -85,6 +85,21 @@ def _refuse_modules(world: World, gpu: Gpu) -> None:
             "this version never lets go of a single card while nvidia-drm runs with modeset=1. Use 580.105.08 or later, "
             "or modeset=0."
         )
+    _refuse_dependents(world, gpu)
+
+
+def _refuse_dependents(world: World, gpu: Gpu) -> None:
+    """Refuse for a module of somebody else that needs the driver's: its removal would fail, with the screen dark already."""
+    if shares_driver(world, gpu):
+        return
+    stack = loaded_stack(world, gpu)
+    for module in world.modules:
+        others = [user for user in module.used_by if user not in stack and not user.startswith("[")]
+        if module.name in stack and others:
+            raise InUseError(
+                f"The module {module.name} of {gpu.address} ({gpu.name}) cannot be unloaded: the module {others[0]} needs "
+                f"it, which does not belong to the driver. Unload that first: modprobe -r {others[0]}."
+            )
 
 
 def _refuse_resources(world: World, options: Options) -> None:

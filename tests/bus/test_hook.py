@@ -28,7 +28,8 @@ from tests.support.domains import CARD, domain_xml
 HOOK = REPOSITORY / "clients/libvirt/50-gpuhandoff"
 SHELLS = ("dash", "bash")
 OPERATIONS = ("prepare", "start", "started", "stopped", "release", "reconnect", "migrate", "restore", "attach")
-CALLS = ("prepare", "started", "release", "reconnect")
+CALLS = ("prepare", "started", "release", "reconnect", "migrate", "restore")
+VETOES = {"prepare", "migrate", "restore"}
 GPU = "0000:01:00.0"
 WITHOUT_GPU = domain_xml(("0000:04:00.0",))
 ABSENT = "The name org.gpuhandoff.Manager was not provided by any .service files"
@@ -174,11 +175,13 @@ def test_without_gpus_there_is_nothing_to_do(hook: Hook, text: str | None) -> No
     ],
 )
 @pytest.mark.parametrize("size", [0, 200_000])
-def test_a_refusal_is_one_clear_sentence_and_only_prepare_vetoes(hook: Hook, says: str, told: str, size: int) -> None:
+def test_a_refusal_is_one_clear_sentence_and_vetoes_only_what_has_not_begun(
+    hook: Hook, says: str, told: str, size: int
+) -> None:
     hook.fake(hook.notes.parent, status=1, says=says)
     for operation in OPERATIONS:
         ended = hook(operation, domain_xml(padding=size))
-        assert ended.status == (operation == "prepare")
+        assert ended.status == (operation in VETOES)
         assert ended.out == ""
         assert ended.err == (f"gpuhandoff: {told}\n" if operation in CALLS else "")
 
@@ -313,6 +316,8 @@ async def test_refusals_of_the_real_daemon(real: Hook) -> None:
         )
         assert (await asyncio.to_thread(lambda: real("release", domain_xml(name="win10"), guest="win10"))).status == 0
         assert await asyncio.to_thread(state, bus) == "detached"
+        restored = await asyncio.to_thread(real, "restore", domain_xml())
+        assert (restored.status, "can be neither saved nor moved to another host" in restored.err) == (1, True)
 
 
 def test_the_hook_can_be_run() -> None:

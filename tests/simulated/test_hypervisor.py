@@ -180,6 +180,25 @@ def test_refused_before_anything_moves(xml: str, why: str, tmp_path: Path) -> No
 
 
 @in_virtual_time
+async def test_who_was_refused_is_in_history(tmp_path: Path) -> None:
+    one = await product(tmp_path)
+    why = await refused(one, xml=domain_xml(CARD[:1]))
+    assert await refused(one, xml=domain_xml(CARD[:1])) == why
+    await event(one, "prepare")
+    lent = await refused(one, guest="win10")
+    await ended(one)
+    history = [{key: told.value for key, told in move.items()} for move in await one.call("History", "su", GPU, 0)]
+    assert [(move["vm"], move["operation"], move["outcome"]) for move in history] == [
+        ("", "reclaim", "done"),
+        ("win10", "handoff", "refused"),
+        ("win11", "handoff", "done"),
+        ("win11", "handoff", "refused"),  # the second one was the same
+    ]
+    assert (history[1]["message"], history[3]["message"]) == (lent, why)
+    await one.stop()
+
+
+@in_virtual_time
 async def test_a_group_that_is_not_viable(tmp_path: Path) -> None:
     one = await product(tmp_path, "shared-group")
     before = one.machine.snapshot()

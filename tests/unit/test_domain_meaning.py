@@ -76,6 +76,15 @@ def test_pages_that_are_there_are_not_made_again() -> None:
     refuse_domain(parse_domain(large), (card(1),), WORLD)
 
 
+def test_pages_without_a_size_are_of_the_hosts_default() -> None:
+    """Which default_hugepagesz=1G on the kernel's command line changes: such pages are not made when they are needed."""
+    gigantic = replace(WORLD, default_page_kib=1 << 20)
+    assert needed(domain_xml(memory=2 << 20, pages="<hugepages/>"), gigantic) == {"memory": 0, "hugepages": Hugepages.NONE}
+    assert "in huge pages of 1048576 KiB, of which 2048 MiB are free" in refusal(
+        domain_xml(memory=4 << 20, pages="<hugepages/>"), gigantic
+    )
+
+
 @pytest.mark.parametrize(
     ("xml", "sentence"),
     [

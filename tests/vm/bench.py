@@ -11,8 +11,10 @@ import statistics
 import sys
 from dataclasses import asdict, dataclass
 
+from tests.vm.bench_hook import HookFigures, measure_hook
 from tests.vm.bench_host import CALL, BenchHost
 from tests.vm.hosts import DUAL
+from tests.vm.stopwatch import timed
 
 IDLE = 60
 """Seconds over which wake-ups are counted."""
@@ -30,6 +32,7 @@ class Figures:
     python_start: float
     idle_pss: float
     wakeups: float
+    hook: HookFigures
 
     @property
     def handoff_ratio(self) -> float:
@@ -50,16 +53,17 @@ def measure(rounds: int) -> Figures:
         ours, bare = [], []
         for _ in range(rounds):
             bare.append(
-                _timed(
+                timed(
                     host,
                     f"sh /root/bare.sh out virtio_gpu {functions}",
                     f"sh /root/bare.sh back virtio_gpu {functions}",
                 )
             )
-            ours.append(_timed(host, f"{CALL} Handoff 'sa{{sv}}' {gpu} 0", f"{CALL} Reclaim 'sa{{sv}}' {gpu} 0"))
-        start = [_timed(host, "systemctl stop gpuhandoffd", "systemctl start gpuhandoffd")[1] for _ in range(3)]
+            ours.append(timed(host, f"{CALL} Handoff 'sa{{sv}}' {gpu} 0", f"{CALL} Reclaim 'sa{{sv}}' {gpu} 0"))
+        start = [timed(host, "systemctl stop gpuhandoffd", "systemctl start gpuhandoffd")[1] for _ in range(3)]
         imports = "python3 -I -c 'import dbus_next, pyudev, psutil, asyncio'"
-        python = [_timed(host, "true", imports)[1] for _ in range(3)]
+        python = [timed(host, "true", imports)[1] for _ in range(3)]
+        hook = measure_hook(host, "virtio_gpu", rounds)
         pss = float(host.run(_PSS).output)
         switches = [int(host.run(_SWITCHES).output), int(host.run(f"sleep {IDLE}; {_SWITCHES}").output)]
     finally:
@@ -74,6 +78,7 @@ def measure(rounds: int) -> Figures:
         python_start=statistics.median(python),
         idle_pss=pss,
         wakeups=max(0.0, (switches[1] - switches[0]) * 60 / IDLE - watchdog),
+        hook=hook,
     )
 
 
@@ -86,13 +91,6 @@ _SWITCHES = (
 )
 
 
-def _timed(host: BenchHost, first: str, second: str) -> tuple[float, float]:
-    """Return how long two commands take inside, by the test host's own clock."""
-    done = host.run(f"t() {{ date +%s.%N; }}; t; {first} >/dev/null; t; {second} >/dev/null; t")
-    start, middle, end = (float(line) for line in done.output.split()[-3:])
-    return middle - start, end - middle
-
-
 def main() -> int:
     """Print the figures."""
     arguments = argparse.ArgumentParser(prog="./run bench", description=__doc__)
@@ -102,6 +100,7 @@ def main() -> int:
     figures = measure(given.rounds)
     if given.json:
         ratios = {"handoff_ratio": figures.handoff_ratio, "reclaim_ratio": figures.reclaim_ratio}
+        ratios |= figures.hook.ratios
         sys.stdout.write(json.dumps({**asdict(figures), **ratios}) + "\n")
         return 0
     for title, value in (
@@ -119,8 +118,9 @@ def main() -> int:
         ),
         ("PSS when idle, all processes", f"{figures.idle_pss:.1f} MiB"),
         ("wake-ups a minute when idle, watchdog aside", f"{figures.wakeups:.1f}"),
+        *figures.hook.rows(),
     ):
-        sys.stdout.write(f"{title:50} {value}\n")
+        sys.stdout.write(f"{title:52} {value}\n")
     return 0
 
 

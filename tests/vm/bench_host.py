@@ -17,7 +17,7 @@ HERE = Path(__file__).parent
 CALL = "busctl --system --timeout=120 call org.gpuhandoff.Manager /org/gpuhandoff/Manager org.gpuhandoff.Manager"
 KILL = "systemctl kill --kill-whom=main --signal=KILL gpuhandoffd"
 READY = "installed"
-INSIDE = ("observe.py", "bare.sh", "hold.py", "holder.py", "latency.py", "strike.py")
+INSIDE = ("observe.py", "bare.sh", "hold.py", "holder.py", "latency.py", "strike.py", "keep_kvm.py")
 """What runs inside."""
 
 Snapshot = dict[str, Any]
@@ -138,6 +138,13 @@ class BenchHost:
     def log(self) -> str:
         """Return the daemon's journal."""
         return self.run("journalctl -u gpuhandoffd -o cat --no-pager | tail -n 80", check=False).output
+
+    def last_words(self) -> str:
+        """Return what helps to understand a failure, also of a host that does not answer any more."""
+        try:
+            return self.log()
+        except (OSError, RuntimeError) as error:  # a TimeoutError is an OSError
+            return f"The test host does not answer ({error!r}).\n{self.machine.outside()}"
 
     def process(self, name: str) -> str:
         """Return pid and start time of a process, to tell it from its successor."""

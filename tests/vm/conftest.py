@@ -7,6 +7,7 @@ from collections.abc import Iterator
 import pytest
 
 from tests.vm.bench_host import BenchHost
+from tests.vm.domains import ready
 from tests.vm.hosts import DUAL, SHARED, SINGLE, Layout
 from tests.vm.tally import sentence
 
@@ -44,6 +45,13 @@ def single() -> BenchHost:
 
 
 @pytest.fixture
+def libvirt(single: BenchHost) -> BenchHost:
+    """The same with libvirtd running, whose guests may end the desktop."""
+    single.restore(ready(single))
+    return single
+
+
+@pytest.fixture
 def shared() -> BenchHost:
     """The host whose second GPU shares its IOMMU group with a network card."""
     return _host(SHARED)
@@ -72,7 +80,7 @@ def pytest_runtest_makereport(item: pytest.Item) -> Iterator[None]:
     report = outcome.get_result()  # type: ignore[attr-defined]  # pluggy's result
     if report.when == "call" and report.failed:
         for host in _booted.values():
-            report.sections.append(("journal of gpuhandoffd", host.log()))
+            report.sections.append(("journal of gpuhandoffd", host.last_words()))
 
 
 def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:

@@ -32,8 +32,19 @@ mkdir -p "$root/etc/systemd/system/graphical.target.wants"
 ln -sf /usr/lib/systemd/system/greetd.service "$root/etc/systemd/system/graphical.target.wants/greetd.service"
 chroot "$root" systemctl set-default graphical.target
 
+# libvirt, started by the tests that need it: nobody else's boot waits for it, and what it loads is in no other snapshot.
+chroot "$root" systemctl disable libvirtd.service libvirtd.socket libvirtd-ro.socket libvirtd-admin.socket libvirt-guests.service \
+    virtlogd.service machines.target
+rm -f "$root/etc/libvirt/qemu/networks/autostart/default.xml"
+
+# What libvirt's guests boot: the host's own kernel, and an initrd that drives the card and draws on it.
+here=$(dirname "$0")
+cp "$here/guest/init.sh" "$here/guest/pack.sh" "$root/tmp/"
+chroot "$root" sh /tmp/pack.sh /tmp/init.sh
+rm "$root/tmp/init.sh" "$root/tmp/pack.sh"
+
 # Nothing that wakes up by itself in the middle of a test.
 chroot "$root" systemctl mask apt-daily.timer apt-daily-upgrade.timer dpkg-db-backup.timer e2scrub_all.timer fstrim.timer \
-    man-db.timer systemd-tmpfiles-clean.timer systemd-networkd-wait-online.service
+    man-db.timer systemd-tmpfiles-clean.timer systemd-networkd-wait-online.service logrotate.timer
 rm -rf "$root/var/cache/apt/archives" "$root/var/lib/apt/lists" "$root/usr/share/doc" "$root/usr/share/locale"
 mkdir -p "$root/var/cache/apt/archives/partial" "$root/var/lib/apt/lists/partial"

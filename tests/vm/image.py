@@ -20,6 +20,7 @@ PACKAGES = (
     *("linux-image-amd64", "initramfs-tools", "zstd", "qemu-guest-agent"),
     *("greetd", "weston"),
     *("strace", "qemu-system-x86", "seabios"),
+    *("libvirt-daemon-system", "libvirt-clients", "busybox-static"),
     *("python3", "python3-dbus-next", "python3-pyudev", "python3-psutil", "python3-systemd", "pci.ids"),
 )
 
@@ -50,8 +51,8 @@ def _cache() -> Path:
 
 
 def _key() -> str:
-    customize = (HERE / "customize.sh").read_bytes()
-    return hashlib.sha256(repr((SUITE, SIZE, PACKAGES)).encode() + customize).hexdigest()[:16]
+    inputs = b"".join(path.read_bytes() for path in (HERE / "customize.sh", *sorted((HERE / "guest").iterdir())))
+    return hashlib.sha256(repr((SUITE, SIZE, PACKAGES)).encode() + inputs).hexdigest()[:16]
 
 
 def _make(directory: Path) -> None:

@@ -11,6 +11,7 @@ from pathlib import Path
 
 from tests.vm.agent import Agent, Done
 from tests.vm.image import Image
+from tests.vm.picture import Picture
 from tests.vm.qmp import Monitor
 
 OVMF = Path("/usr/share/OVMF")
@@ -99,6 +100,23 @@ class Machine:
     def screenshot(self, target: Path) -> None:
         """Write what the first display shows as PNG."""
         self.monitor.execute("screendump", filename=str(target), format="png")
+
+    def picture(self) -> Picture:
+        """Return what the first display shows."""
+        target = self.directory / "screen.ppm"
+        self.monitor.execute("screendump", filename=str(target))
+        return Picture.parse(target.read_bytes())
+
+    def outside(self) -> str:
+        """Return what can be seen of a machine in which nobody answers."""
+        try:
+            seen = [f"{line}:\n{self.monitor.ask(line)}" for line in ("info status", "info cpus", "info registers -a")]
+        except OSError as error:
+            seen = [f"QEMU does not answer either: {error!r}"]
+        serial = (self.directory / "serial.log").read_text(errors="replace")
+        return "\n".join(
+            [*seen, f"serial port:\n{serial[-6000:]}", (self.directory / "qemu.log").read_text(errors="replace")]
+        )
 
     def stop(self) -> None:
         """Switch the machine off and forget it."""

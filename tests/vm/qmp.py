@@ -84,9 +84,13 @@ class Monitor:
         while "RESET" not in self._events:
             self._events.append(str(self._socket.receive(60).get("event")))
 
+    def ask(self, line: str) -> str:
+        """Return what the human monitor answers."""
+        return str(self.execute("human-monitor-command", timeout=120, **{"command-line": line}))
+
     def human(self, line: str) -> str:
         """Carry out a command of the human monitor; raises when it answers anything (these are silent on success)."""
-        answer = str(self.execute("human-monitor-command", timeout=120, **{"command-line": line}))
+        answer = self.ask(line)
         if answer.strip():
             raise RuntimeError(f"{line}: {answer}")
         return answer

@@ -43,7 +43,7 @@ def needs(domain: Domain, world: World) -> dict[str, Any]:
     kept = world.online_cpus - domain.vcpu_pins
     if domain.vcpu_pins and kept:
         found["cpus"] = kept
-    size = _page_size(domain)
+    size = _page_size(domain, world)
     if size is None:
         found["memory"] = domain.memory
         return found
@@ -90,7 +90,7 @@ def _refuse_pages(domain: Domain, world: World) -> None:
         )
     if len(domain.huge_page_sizes_kib) > 1:
         return  # which memory gets which is libvirt's business; all of it has to be there
-    size = _page_size(domain)
+    size = _page_size(domain, world)
     if size is not None and size != MADE_KIB and _free(world, size) < domain.memory:
         raise UnsupportedError(
             f"The domain asks for {domain.memory >> 20} MiB in huge pages of {size} KiB, of which "
@@ -99,7 +99,7 @@ def _refuse_pages(domain: Domain, world: World) -> None:
         )
 
 
-def _page_size(domain: Domain) -> int | None:
+def _page_size(domain: Domain, world: World) -> int | None:
     """Return the size of the domain's huge pages in KiB, None for ordinary pages; mixed sizes count as not ours."""
     sizes = domain.huge_page_sizes_kib
     if not sizes:
@@ -107,7 +107,7 @@ def _page_size(domain: Domain) -> int | None:
     if len(sizes) > 1:
         return -1
     (size,) = sizes
-    return MADE_KIB if size == DEFAULT_PAGE else size
+    return world.default_page_kib if size == DEFAULT_PAGE else size
 
 
 def _free(world: World, size_kib: int) -> int:

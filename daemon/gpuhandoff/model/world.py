@@ -282,10 +282,11 @@ class World:
     """The GPU services (nvidia-persistenced and those of the configuration) that are loaded."""
     online_cpus: frozenset[int] = frozenset()
     memory_total: int = 0
-    """Bytes."""
     memory_available: int = 0
-    """Bytes."""
+    """Bytes, both."""
     hugepages: tuple[HugepagePool, ...] = ()
+    default_page_kib: int = 2048
+    """The size of huge pages where none is named; the kernel's command line may change it (default_hugepagesz)."""
     processes: tuple[Process, ...] = field(default=(), repr=False)
     """Only when a plan may quiet the host."""
     applications: tuple[Holder, ...] = field(default=(), repr=False)

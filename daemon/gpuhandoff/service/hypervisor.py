@@ -10,7 +10,7 @@ from dataclasses import replace
 from gpuhandoff.authority.gate import Gate
 from gpuhandoff.config import Configuration
 from gpuhandoff.config.options import quote
-from gpuhandoff.errors import BusyError, InvalidArgsError, UnsupportedError, WrongStateError
+from gpuhandoff.errors import BusyError, InvalidArgsError, ProblemError, UnsupportedError, WrongStateError
 from gpuhandoff.host.roms import is_hidden, read_file
 from gpuhandoff.hypervisor.consent import in_configuration
 from gpuhandoff.hypervisor.domain import Domain
@@ -111,13 +111,9 @@ class Hypervisor:
         departed = asyncio.Event()
         unwatch = await self._leases.on_departure(sender, departed.set)
         try:
-            await self._quiet(address, guest)
-            world = await self._look()
-            gpus = gpus_of(domain, world)
-            refuse_domain(domain, gpus, world)
-            await self._refuse_rom(domain, gpus)
+            world, gpus = await self._allowed(sender, guest, domain, address)
             for gpu in gpus:
-                if not await self._is_lent(sender, guest, gpu):
+                if not await self._is_lent(sender, gpu):
                     await self._lend(self._request(sender, guest, domain, gpu, world), gpu, departed)
                 if departed.is_set():
                     log.warning("who asked for %s for %s has left before it was there", gpu.address, guest)
@@ -143,6 +139,22 @@ class Hypervisor:
             if problem:
                 raise InvalidArgsError(f"{one.rom_file} is no ROM for {one.address}: {problem}.")
 
+    async def _allowed(self, sender: str, guest: str, domain: Domain, address: PciAddress) -> tuple[World, tuple[Gpu, ...]]:
+        """Return the machine and the domain's GPUs when nothing about them speaks against it; a refusal is in history."""
+        try:
+            await self._quiet(address, guest)
+            world = await self._look()
+            gpus = gpus_of(domain, world)
+            refuse_domain(domain, gpus, world)
+            await self._refuse_rom(domain, gpus)
+            for gpu in gpus:
+                self._refuse_lent(guest, gpu)
+        except ProblemError as problem:
+            request = Request(Operation.HANDOFF, address, Options(vm=guest), sender)
+            self._jobs.refuse(request, address, 0, problem)
+            raise
+        return world, gpus
+
     async def _look(self) -> World:
         try:
             return await self._fleet.survey()
@@ -158,11 +170,11 @@ class Hypervisor:
                 raise BusyError(f"{address} is being lent {whom}. Shut that guest down first.")
             await job.finished.wait()
 
-    async def _is_lent(self, sender: str, guest: str, gpu: Gpu) -> bool:
-        """Tell whether the GPU is lent to the guest and waits for it; one that somebody has moved since is taken back."""
+    def _refuse_lent(self, guest: str, gpu: Gpu) -> None:
+        """Refuse a GPU that is lent to another guest, or that a VMM has."""
         record = self._journals.record(gpu.address)
         if record is None or not record.complete:
-            return False
+            return
         if record.vm not in {"", guest}:
             raise WrongStateError(f"{gpu.address} ({gpu.name}) is lent to {record.vm}. Shut that guest down first.")
         if gpu.guest is not None:
@@ -170,6 +182,12 @@ class Hypervisor:
                 f"{gpu.address} ({gpu.name}) is with a virtual machine: {gpu.guest.name} (pid {gpu.guest.pid}) has it open. "
                 "Shut that machine down first."
             )
+
+    async def _is_lent(self, sender: str, gpu: Gpu) -> bool:
+        """Tell whether the GPU is lent to the guest and waits for it; one that somebody has moved since is taken back."""
+        record = self._journals.record(gpu.address)
+        if record is None or not record.complete:
+            return False
         if not gpu.on_vfio:
             await self._take_back(sender, gpu.address)
             return False

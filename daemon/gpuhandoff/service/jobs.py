@@ -138,6 +138,12 @@ class Jobs:
         job.task = asyncio.create_task(self._carry_out(job, work), name=f"job {job.number}")
         return job
 
+    def refuse(self, request: Request, gpu: PciAddress, uid: int, problem: ProblemError) -> None:
+        """Note a request that was refused before there was a job for it: none is published, history has it all the same."""
+        job = Job(next(self._numbers), request, gpu, uid)
+        job.problem, job.result = problem, "failed"
+        self._ended(job)
+
     def cancel(self, job: Job) -> None:
         """Stop a handoff; what it did is undone before it ends. Raises WrongStateError when it is too late."""
         if job.result:

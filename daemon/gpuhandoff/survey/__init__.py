@@ -66,6 +66,7 @@ async def _survey(host: Host, services: Sequence[str], *, with_processes: bool, 
         memory_total=memory.total(host),
         memory_available=memory.available(host),
         hugepages=memory.pools(host),
+        default_page_kib=memory.default_page_kib(host),
         processes=processes,
         applications=nodes.applications(host, processes),
     )

@@ -34,6 +34,11 @@ def pools(host: Host) -> tuple[HugepagePool, ...]:
     return tuple(found)
 
 
+def default_page_kib(host: Host) -> int:
+    """Return the size in KiB of huge pages where none is named; of a kernel without any, what it would be on x86."""
+    return _meminfo(host, "Hugepagesize") >> 10 or 2048
+
+
 def _meminfo(host: Host, name: str) -> int:
     found = re.search(rf"^{name}:\s+(\d+) kB", host.kernel.read("/proc/meminfo"), re.MULTILINE)
     return int(found[1]) << 10 if found else 0

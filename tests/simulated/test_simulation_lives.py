@@ -82,7 +82,6 @@ async def test_killed_at_a_line_of_the_journal(
     text = (product.directory / product.journals()[0]).read_text()
     assert [line.partition(":")[0] for line in text.splitlines()] == ['{"journal"', '{"will"']
     await product.stop()
-    del product
     gc.collect()
     assert "never retrieved" not in caplog.text, "the dead complain, when and where nobody expects it"
 

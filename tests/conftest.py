@@ -16,6 +16,7 @@ KILLED_INSIDE = ("tests/simulated/", "tests/unit/test_runner.py")
 
 
 MATRIX = pytest.StashKey[Result]()
+MEASURED = pytest.StashKey[list[str]]()
 
 
 @pytest.fixture
@@ -24,12 +25,23 @@ def count_faults(pytestconfig: pytest.Config) -> Callable[[Result], None]:
     return pytestconfig.stash.setdefault(MATRIX, Result()).add
 
 
+@pytest.fixture
+def tell(pytestconfig: pytest.Config) -> Callable[[str], None]:
+    """Take in what was measured, for the summary."""
+    return pytestconfig.stash.setdefault(MEASURED, []).append
+
+
 def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter, config: pytest.Config) -> None:
     """Say how many faults were tried and what came of them."""
     result = config.stash.get(MATRIX, None)
     if result is not None:
         terminalreporter.section("fault matrix")
         terminalreporter.line(str(result))
+    measured = config.stash.get(MEASURED, [])
+    if measured:
+        terminalreporter.section("measured")
+        for line in measured:
+            terminalreporter.line(line)
 
 
 @pytest.hookimpl(wrapper=True)

@@ -54,8 +54,8 @@ async def test_no_action_is_no_permission(service: DBus, polkit: FakePolkit, str
 async def test_all_actions_are_asked_for_until_one_is_denied(service: DBus, polkit: FakePolkit, stranger: Stranger) -> None:
     await Gate(service).allow(stranger.name, [ACTION_HANDOFF, ACTION_EVICT_GUEST], DETAILS, interactive=True)
     assert polkit.questions == [
-        (stranger.name, ACTION_HANDOFF, DETAILS, True),
-        (stranger.name, ACTION_EVICT_GUEST, DETAILS, True),
+        (stranger.name, ACTION_HANDOFF, DETAILS, False),  # a person is asked only where that is needed
+        (stranger.name, ACTION_EVICT_GUEST, DETAILS, False),
     ]
     polkit.answer = "no"
     with pytest.raises(AccessDeniedError):

@@ -7,9 +7,9 @@ import xml.etree.ElementTree as ET
 import pytest
 
 from gpuhandoff import names
-from gpuhandoff.authority.table import METHODS, Rule, request_actions
+from gpuhandoff.authority.table import EFFECTS, METHODS, Effect, Rule, request_actions
 from gpuhandoff.model.request import HolderPolicy, Operation, Options, Request
-from gpuhandoff.service.interface import interfaces
+from gpuhandoff.service.interface import interfaces, standard_interfaces
 from tests.support.polkit import POLICY
 
 TERMINATE = HolderPolicy.TERMINATE
@@ -23,6 +23,12 @@ TERMINATE = HolderPolicy.TERMINATE
         (Operation.HANDOFF, Options(holders=TERMINATE), ("handoff", "terminate-holders")),
         (Operation.HANDOFF, Options(stop_display=True, holders=TERMINATE), ("handoff-display", "terminate-holders")),
         (Operation.HANDOFF, Options(stop_display=True, holders=TERMINATE, dry_run=True), ("inspect",)),
+        (Operation.HANDOFF, Options(accept_risk=True), ("handoff", "accept-risk")),
+        (
+            Operation.HANDOFF,
+            Options(stop_display=True, holders=TERMINATE, accept_risk=True),
+            ("handoff-display", "terminate-holders", "accept-risk"),
+        ),
         (Operation.RECLAIM, Options(), ("reclaim",)),
         (Operation.RECLAIM, Options(holders=TERMINATE), ("reclaim", "evict-guest")),
         (Operation.RECLAIM, Options(holders=TERMINATE, dry_run=True), ("inspect",)),
@@ -33,14 +39,27 @@ def test_actions_follow_from_the_options_alone(operation: Operation, options: Op
     assert request_actions(Request(operation, None, options)) == wanted
 
 
+def test_other_peoples_desktops_take_another_action() -> None:
+    options = Options(stop_display=True, accept_risk=True)
+    actions = request_actions(Request(Operation.HANDOFF, None, options), others=True)
+    assert actions == (names.ACTION_HANDOFF_OTHERS, names.ACTION_ACCEPT_RISK)
+    idle = request_actions(Request(Operation.HANDOFF, None, Options()), others=True)
+    assert idle == (names.ACTION_HANDOFF,)
+
+
 def test_every_method_has_a_rule_and_every_rule_a_method() -> None:
-    assert set(METHODS) == {(name, member) for name, one in interfaces().items() for member in one.methods}
+    known = {**interfaces(), **standard_interfaces()}
+    assert set(METHODS) == {(name, member) for name, one in known.items() for member in one.methods}
 
 
 def test_the_policy_file_has_our_actions_and_no_others() -> None:
     ours = {value for name, value in vars(names).items() if name.startswith("ACTION_")}
     assert {element.get("id") for element in ET.parse(POLICY).getroot().iter("action")} == ours
-    assert {rule.value for rule in Rule} - ours == {Rule.REQUEST.value, Rule.OWNER.value, Rule.ROOT.value}
+    assert {rule.value for rule in Rule} - ours == {
+        Rule.REQUEST.value, Rule.OWNER.value, Rule.ROOT.value, Rule.FREE.value, Rule.NOBODY.value
+    }  # fmt: skip
+    assert set(EFFECTS) == set(Effect)
+    assert {rule.value for rule in Rule} & ours | set(EFFECTS.values()) == ours
 
 
 DEFAULTS = {
@@ -48,6 +67,8 @@ DEFAULTS = {
     "inspect": "auth_admin auth_admin yes",
     "handoff": "auth_admin auth_admin yes",
     "handoff-display": "auth_admin auth_admin auth_admin_keep",
+    "handoff-others": "auth_admin auth_admin auth_admin",
+    "accept-risk": "auth_admin auth_admin auth_admin",
     "terminate-holders": "auth_admin auth_admin auth_admin",
     "reclaim": "auth_admin auth_admin yes",
     "evict-guest": "auth_admin auth_admin auth_admin",

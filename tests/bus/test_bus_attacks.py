@@ -124,6 +124,10 @@ async def test_others_have_their_turn_while_much_is_read(bus: PrivateBus, servic
 
     service.serve(note)
     strangers = [Stranger(bus.address) for _ in range(4)]
+    for stranger in strangers:  # whose user is known then, for which others wait together
+        stranger.send(a_call())
+        await asyncio.to_thread(stranger.replies, 1)
+    handled.clear()
     for stranger in strangers:
         for _ in range(60):
             stranger.send(a_call())

@@ -42,7 +42,7 @@ async def answer(call: Call) -> Reply:
         case "Foreign":
             return Reply("s", (b"caf\xe9".decode("utf-8", "surrogateescape"),))
         case "ForeignError":
-            raise BusyError("caf\udce9 \0 has it")
+            raise BusyError("caf\udce9 \0 \x1b[2J has it")
         case "Never":
             await asyncio.Event().wait()
     return Reply()
@@ -81,7 +81,7 @@ async def test_a_call_tells_who_calls_and_whether_a_person_may_be_asked(service:
     [
         ("Busy", "org.gpuhandoff.Error.Busy", "somebody else works"),
         ("Remote", "org.example.Error.Far", "far away"),
-        ("ForeignError", "org.gpuhandoff.Error.Busy", "caf? ? has it"),
+        ("ForeignError", "org.gpuhandoff.Error.Busy", "caf? ? ?[2J has it"),
     ],
 )
 async def test_errors_keep_name_and_sentence(service: DBus, client: DBus, member: str, name: str, text: str) -> None:

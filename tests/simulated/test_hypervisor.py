@@ -10,6 +10,7 @@ import pytest
 
 from gpuhandoff import names
 from gpuhandoff.config import Configuration, HostSettings
+from gpuhandoff.host import roms
 from gpuhandoff.messages import RemoteError, Variant
 from gpuhandoff.model.address import PciAddress
 from gpuhandoff.model.cpus import format_cpus
@@ -21,6 +22,7 @@ from gpuhandoff.simulation.scenarios import SCENARIOS
 from gpuhandoff.simulation.snapshot import differences
 from tests.support.domains import CARD, domain_xml
 from tests.support.product import FOREVER, Product
+from tests.support.roms import image
 
 GPU = "0000:01:00.0"
 OTHER = "0000:02:00.0"
@@ -580,3 +582,32 @@ def arguments(one: Product) -> dict[str, Any]:
     record = one.daemon._journals.record(PciAddress.parse(GPU))
     assert record is not None
     return {entry.name: entry.arguments for entry in record.entries}
+
+
+@in_virtual_time
+async def test_a_rom_file_that_is_not_this_cards_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(roms, "HIDDEN", (f"{tmp_path}/home",))
+    one = await product(tmp_path / "run")
+    rom = tmp_path / "card.rom"
+
+    def domain(shown: str = "") -> str:
+        return domain_xml(roms={CARD[0]: f"<rom {shown} file='{rom}'/>", CARD[1]: f"<rom {shown}/>"})
+
+    assert "card.rom of 0000:01:00.0 is not there" in await refused(one, xml=domain())
+    rom.write_bytes(b"<html>Not found</html>")
+    assert "is no ROM for 0000:01:00.0: it does not begin with 55 aa" in await refused(one, xml=domain())
+    rom.write_bytes(image(0x1002, 0x73BF))
+    assert "that of another card: 1002:73bf" in await refused(one, xml=domain())
+    assert await state(one) == "host"
+    rom.write_bytes(image(0x10DE, 0x2786))
+    await event(one, "prepare", domain())
+    assert await state(one) == "detached"
+    await one.stop()
+
+
+@in_virtual_time
+async def test_a_rom_file_where_the_daemon_does_not_see_it_is_left_to_libvirt(tmp_path: Path) -> None:
+    one = await product(tmp_path)
+    await event(one, "prepare", domain_xml(roms={CARD[0]: "<rom file='/home/somebody/card.rom'/>"}))
+    assert await state(one) == "detached"
+    await one.stop()

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import gc
 from collections.abc import Callable
 from pathlib import Path
 
@@ -62,7 +63,9 @@ async def test_what_a_killed_daemon_asked_of_the_kernel_goes_on(tmp_path: Path) 
 
 
 @in_virtual_time
-async def test_killed_at_a_line_of_the_journal(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_killed_at_a_line_of_the_journal(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
     product = await Product(await single_nvidia(), tmp_path / "run").start()
     append: Callable[..., None] = Journal.append
 
@@ -79,6 +82,8 @@ async def test_killed_at_a_line_of_the_journal(tmp_path: Path, monkeypatch: pyte
     text = (product.directory / product.journals()[0]).read_text()
     assert [line.partition(":")[0] for line in text.splitlines()] == ['{"journal"', '{"will"']
     await product.stop()
+    gc.collect()
+    assert "never retrieved" not in caplog.text, "the dead complain, when and where nobody expects it"
 
 
 @in_virtual_time

@@ -9,7 +9,7 @@ import shutil
 import subprocess
 import tempfile
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -33,11 +33,24 @@ def find_polkitd() -> Path | None:
     return next((path for path in PROGRAMS if path.exists()), None)
 
 
+@dataclass(frozen=True, slots=True)
+class Login:
+    """A logind session in which a process is, as far as polkitd can see."""
+
+    pid: int
+    uid: int
+    session: str
+    seat: str = "seat0"
+    """Empty: it came over the network."""
+    active: bool = True
+
+
 @contextmanager
-def real_polkit(bus: PrivateBus, *, rules: str = "") -> Iterator[None]:
+def real_polkit(bus: PrivateBus, *, rules: str = "", logins: Sequence[Login] = ()) -> Iterator[None]:
     """Have polkitd answer on `bus`.
 
     Its directories cannot be chosen: it gets ours mounted over them in a mount namespace of its own, which ends with it.
+    It reads sessions where logind leaves them, and which process is in which from /proc: those are ours there as well.
     """
     program = find_polkitd()
     if program is None:
@@ -50,10 +63,10 @@ def real_polkit(bus: PrivateBus, *, rules: str = "") -> Iterator[None]:
         rule_files.mkdir(mode=0o755)
         shutil.copy(POLICY, actions)
         (rule_files / "50-test.rules").write_text(rules)
+        mounts = {actions: ACTIONS, rule_files: RULES, **_write_logins(directory, logins)}
         script = " && ".join(
             [
-                f"mount --bind {shlex.quote(str(actions))} {ACTIONS}",
-                f"mount --bind {shlex.quote(str(rule_files))} {RULES}",
+                *(f"mount --bind {shlex.quote(str(ours))} {theirs}" for ours, theirs in mounts.items()),
                 f"exec {program} --no-debug",
             ]
         )
@@ -69,6 +82,25 @@ def real_polkit(bus: PrivateBus, *, rules: str = "") -> Iterator[None]:
         shutil.rmtree(directory)
 
 
+def _write_logins(directory: Path, logins: Sequence[Login]) -> dict[Path, Path]:
+    """Write what logind would, and each process's cgroup; return what belongs where."""
+    mounts = {directory / name: Path("/run/systemd") / name for name in ("sessions", "users", "seats")}
+    for made, where in mounts.items():
+        made.mkdir(mode=0o755)
+        where.mkdir(mode=0o755, parents=True, exist_ok=True)
+    for login in logins:
+        state = "active" if login.active else "online"
+        lines = [f"UID={login.uid}", f"ACTIVE={int(login.active)}", f"STATE={state}", f"REMOTE={int(not login.seat)}"]
+        lines += [f"SEAT={login.seat}"] if login.seat else []
+        (directory / "sessions" / login.session).write_text("\n".join(lines) + "\n")
+        (directory / "users" / str(login.uid)).write_text(f"STATE={state}\n")
+        group = f"/user.slice/user-{login.uid}.slice/session-{login.session}.scope"
+        cgroup = directory / f"cgroup-{login.pid}"
+        cgroup.write_text(f"1:name=systemd:{group}\n0::{group}\n")
+        mounts[cgroup] = Path(f"/proc/{login.pid}/cgroup")
+    return mounts
+
+
 def _wait_for_name(bus: PrivateBus, process: subprocess.Popen[bytes]) -> None:
     dbus = "org.freedesktop.DBus"
     until = time.monotonic() + PATIENCE
@@ -81,7 +113,7 @@ def _wait_for_name(bus: PrivateBus, process: subprocess.Popen[bytes]) -> None:
 
 @dataclass
 class FakePolkit:
-    """Answers as it is told: yes, no, challenge, dismissed, never, or an error."""
+    """Answers as it is told: yes, no, challenge, dismissed, never, prompt (which stays open), slow (a yes), or an error."""
 
     answer: str = "yes"
     questions: list[tuple[str, str, dict[str, str], bool]] = field(default_factory=list)
@@ -90,6 +122,8 @@ class FakePolkit:
     asked: asyncio.Event = field(default_factory=asyncio.Event)
     cancel_seen: asyncio.Event = field(default_factory=asyncio.Event)
     open: set[str] = field(default_factory=set)
+    waiting: int = 0
+    most_waiting: int = 0
 
     async def attach(self, bus: Bus) -> None:
         """Answer on `bus`."""
@@ -106,10 +140,15 @@ class FakePolkit:
         self.questions.append((subject["name"].value, action, details, bool(flags & 1)))
         self.open.add(cancellation)
         self.asked.set()
-        if self.answer == "never":
+        if self.answer == "never" or (self.answer == "prompt" and flags & 1):
             await asyncio.Event().wait()
+        if self.answer == "slow":
+            self.waiting += 1
+            self.most_waiting = max(self.most_waiting, self.waiting)
+            await asyncio.sleep(0.01)
+            self.waiting -= 1
         if self.answer == "error":
             raise RemoteError("org.freedesktop.PolicyKit1.Error.Failed", "no such action")
         hints = {"polkit.dismissed": "true"} if self.answer == "dismissed" else {}
-        result = (self.answer == "yes", self.answer in {"challenge", "dismissed"}, hints)
+        result = (self.answer in {"yes", "slow"}, self.answer in {"challenge", "dismissed", "prompt"}, hints)
         return Reply("(bba{ss})", (result,))

@@ -81,6 +81,11 @@ def unload(machine: SimulatedMachine, *, modules: list[str], gpu: str = GPU) -> 
     return {"display": gpu, "functions": functions(machine, gpu), "modules": modules, "stack": modules}
 
 
+def resize(machine: SimulatedMachine, *, gpu: str = GPU) -> Json:
+    """Return the largest window, made small."""
+    return {"address": gpu, "bars": [{"number": 1, "bytes": 256 << 20}]}
+
+
 def bind(machine: SimulatedMachine, *, gpu: str = GPU) -> Json:
     """Return a card."""
     return {"functions": functions(machine, gpu)}
@@ -206,6 +211,10 @@ CASES: dict[str, StepCase] = {
             ("claim-functions", partial(claim, gpu=SECOND_GPU)),
             ("unload-driver", partial(unload, modules=[], gpu=SECOND_GPU)),
         ),
+    ),
+    "resize-bars": StepCase(
+        igpu_dgpu,
+        (("claim-functions", claim), ("unload-driver", partial(unload, modules=NVIDIA)), ("resize-bars", resize)),
     ),
     "bind-vfio, NVIDIA": StepCase(
         single_nvidia, (*SCREEN_OFF, ("unload-driver", partial(unload, modules=NVIDIA)), ("bind-vfio", bind))

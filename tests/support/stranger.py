@@ -5,6 +5,8 @@ from __future__ import annotations
 import array
 import os
 import socket
+import subprocess
+import sys
 from collections.abc import Callable, Sequence
 from typing import Any, Self, TypeVar
 
@@ -19,12 +21,13 @@ Result = TypeVar("Result")
 class Stranger:
     """One connection. Being root, it connects as `uid`: the bus takes the user from the socket."""
 
-    def __init__(self, address: str, *, uid: int | None = None, descriptors: bool = False) -> None:
+    def __init__(
+        self, address: str, *, uid: int | None = None, descriptors: bool = False, claims: int | None = None
+    ) -> None:
         wanted = (NOBODY if os.geteuid() == 0 else os.geteuid()) if uid is None else uid
-        self.socket = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
-        self.socket.settimeout(PATIENCE)
-        _as_user(wanted, lambda: self.socket.connect(address.removeprefix("unix:path=")))
-        self.socket.sendall(b"\0AUTH EXTERNAL " + str(wanted).encode().hex().encode() + b"\r\n")
+        self.socket = self._connect(address, wanted)
+        claim = str(wanted if claims is None else claims)
+        self.socket.sendall(b"\0AUTH EXTERNAL " + claim.encode().hex().encode() + b"\r\n")
         self._expect_line(b"OK ")
         if descriptors:
             self.socket.sendall(b"NEGOTIATE_UNIX_FD\r\n")
@@ -34,6 +37,13 @@ class Stranger:
         self._serial = 0
         bus = "org.freedesktop.DBus"
         self.name = str(self.call(bus, "/org/freedesktop/DBus", bus, "Hello").body[0])
+
+    def _connect(self, address: str, uid: int) -> socket.socket:
+        """Return a socket to the bus that belongs to that user."""
+        connected = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
+        connected.settimeout(PATIENCE)
+        _as_user(uid, lambda: connected.connect(address.removeprefix("unix:path=")))
+        return connected
 
     def call(
         self,
@@ -117,6 +127,57 @@ class Stranger:
             line += got
         if not line.startswith(start):
             raise PermissionError(line.decode())
+
+
+class Person(Stranger):
+    """A connection that another process has made, which can be in a session of its own; it lives as long as this."""
+
+    def __init__(self, address: str, *, uid: int, claims: int | None = None) -> None:
+        try:
+            super().__init__(address, uid=uid, claims=claims)
+        except BaseException:
+            self.socket.close()
+            self._end()
+            raise
+
+    def _connect(self, address: str, uid: int) -> socket.socket:
+        ours, theirs = socket.socketpair()
+        self._process = subprocess.Popen(
+            [sys.executable, "-c", _PERSON, address.removeprefix("unix:path="), str(uid), str(theirs.fileno())],
+            pass_fds=[theirs.fileno()],
+            stdin=subprocess.PIPE,
+        )
+        theirs.close()
+        with ours:
+            _, (descriptor,), _, _ = socket.recv_fds(ours, 1, 1)
+        connected = socket.socket(fileno=descriptor)
+        connected.settimeout(PATIENCE)
+        return connected
+
+    @property
+    def pid(self) -> int:
+        """The process that the bus and polkit take for the caller."""
+        return self._process.pid
+
+    def close(self) -> None:
+        """Leave, and end the process."""
+        super().close()
+        self._end()
+
+    def _end(self) -> None:
+        self._process.communicate(timeout=PATIENCE)
+
+
+_PERSON = """
+import os, socket, sys
+path, uid, passed = sys.argv[1], int(sys.argv[2]), int(sys.argv[3])
+os.seteuid(uid)
+connected = socket.socket(socket.AF_UNIX)
+connected.connect(path)
+socket.send_fds(socket.socket(fileno=passed), [b"x"], [connected.fileno()])
+connected.close()
+sys.stdin.read()
+"""
 
 
 def _as_user(uid: int, act: Callable[[], Result]) -> Result:

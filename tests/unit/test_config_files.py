@@ -73,6 +73,7 @@ def test_everything(etc: Path) -> None:
         hugepages = "static"
         quiet = true
         accept-risk = true
+        bars = "0=256M"
         timeout = 120
         guest-timeout = 60
         """,
@@ -97,6 +98,7 @@ def test_everything(etc: Path) -> None:
         hugepages=Hugepages.STATIC,
         quiet=True,
         accept_risk=True,
+        bars=((0, 256 << 20),),
         timeout=120,
         guest_timeout=60,
     )
@@ -321,8 +323,8 @@ def test_the_shipped_file_names_every_key_with_its_default(etc: Path) -> None:
     assert configuration.host == HostSettings()
     assert configuration.options_for(None, "") == Options()
     assert {key.replace("_", "-") for key in configuration.defaults} == {
-        "stop-display", "holders", "cpus", "memory", "hugepages", "quiet", "accept-risk", "timeout",
-        "guest-timeout",
+        "stop-display", "holders", "cpus", "memory", "hugepages", "quiet", "accept-risk", "bars",
+        "timeout", "guest-timeout",
     }  # fmt: skip
     for name in HostSettings.__dataclass_fields__:
         assert f"\n{name.replace('_', '-')} = " in f"\n{active}"

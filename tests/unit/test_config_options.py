@@ -26,6 +26,7 @@ GOOD = {
     "accept-risk": (Variant("b", True), True),
     "timeout": (Variant("u", 60), 60),
     "guest-timeout": (Variant("u", 60), 60),
+    "bars": (Variant("s", "2=8M, 0=256M"), ((0, 256 << 20), (2, 8 << 20))),
     "lease": (Variant("b", True), True),
     "dry-run": (Variant("b", True), True),
     "interactive": (Variant("b", True), True),
@@ -106,7 +107,7 @@ def test_an_unknown_key_is_answered_with_the_nearest() -> None:
     assert refusal("stop_display", Variant("b", True)) == (
         "'stop_display': there is no such option here. Did you mean stop-display?"
     )
-    assert "Known: accept-risk, cpus" in refusal("force", Variant("b", True))
+    assert "Known: accept-risk, bars, cpus" in refusal("force", Variant("b", True))
 
 
 def test_reclaim_has_fewer_options() -> None:

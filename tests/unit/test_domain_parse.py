@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import contextlib
 import string
+import time
 
 import pytest
 from hypothesis import given
@@ -10,7 +12,7 @@ from hypothesis import strategies as st
 
 from gpuhandoff.errors import InvalidArgsError
 from gpuhandoff.hypervisor.domain import DEFAULT_PAGE, Domain, Hostdev
-from gpuhandoff.hypervisor.parse import DEEPEST, LARGEST, parse_domain
+from gpuhandoff.hypervisor.parse import DEEPEST, LARGEST, MOST_ELEMENTS, parse_domain
 from gpuhandoff.model.address import PciAddress
 from tests.support.domains import CARD, domain_xml, hostdev
 
@@ -126,6 +128,7 @@ def test_only_pci_functions_of_the_host_count() -> None:
         ("<domain>" + "<a>" * DEEPEST + "</a>" * DEEPEST + "</domain>", "nested more than"),
         ("<domain>" + " " * LARGEST + "</domain>", "at most 1024 KiB"),
         ("<domain>\ud800</domain>", "text is expected"),
+        ("<domain>" + "<a/>" * MOST_ELEMENTS + "</domain>", "more than 20000 elements"),
         ("<domain><memory>many</memory></domain>", "memory"),
         ("<domain><memory>-1</memory></domain>", "memory"),
         (f"<domain><memory unit='PiB'>{10**18}</memory></domain>", "memory"),
@@ -206,3 +209,46 @@ def understood(text: str) -> None:
     assert refusal.isprintable()
     assert 0 <= found.memory <= 1 << 60
     assert all(0 <= cpu <= 8191 for cpu in found.pins)
+
+
+BOMBS = {
+    "billion laughs": '<!DOCTYPE d [<!ENTITY a "aaaaaaaaaa"><!ENTITY b "&a;&a;&a;&a;">]><domain><name>&b;</name></domain>',
+    "an external entity": '<!DOCTYPE d [<!ENTITY a SYSTEM "file:///etc/shadow">]><domain><name>&a;</name></domain>',
+    "a parameter entity": '<!DOCTYPE d [<!ENTITY % a SYSTEM "http://localhost/x"> %a;]><domain/>',
+    "10 MB": "<domain>" + "<a/>" * 2_500_000 + "</domain>",
+    "elements": "<domain>" + "<a/>" * 240_000 + "</domain>",
+    "pins": "<domain><cputune>"
+    + "".join(f"<vcpupin cpuset='{n % 9}-8191'/>" for n in range(19_000))
+    + "</cputune></domain>",
+    "ranges": "<domain><cputune>" + f"<vcpupin cpuset='{','.join(['0-8191'] * 580)}'/>" * 230 + "</cputune></domain>",
+    "attributes": "<domain " + " ".join(f"a{n}=''" for n in range(80_000)) + "/>",
+}
+
+
+@pytest.mark.parametrize("bomb", BOMBS)
+def test_no_xml_keeps_the_daemon_busy(bomb: str) -> None:
+    """It is read in the loop; the pins and the ranges took 14 and 57 seconds."""
+    began = time.process_time()
+    with contextlib.suppress(InvalidArgsError):
+        parse_domain(BOMBS[bomb])
+    assert time.process_time() - began < 1.5
+
+
+@pytest.mark.parametrize(
+    "xml",
+    [
+        "<domain xmlns='http://libvirt.org/schemas/domain/qemu/1.0'><name>x</name></domain>",
+        "<d:domain xmlns:d='http://example.org/'><name>x</name></d:domain>",
+    ],
+)
+def test_another_namespace_is_another_language(xml: str) -> None:
+    with pytest.raises(InvalidArgsError, match="the XML of a domain"):
+        parse_domain(xml)
+
+
+def test_what_others_keep_in_a_domain_is_theirs() -> None:
+    devices = f"<devices>{hostdev(CARD[0])}</devices>"
+    metadata = f"<metadata><app xmlns='http://example.org/'>{devices}</app>{devices}</metadata>"
+    qemu = "<qemu:commandline><qemu:arg value='-device'/></qemu:commandline>"
+    text = f"<domain xmlns:qemu='http://libvirt.org/schemas/domain/qemu/1.0'>{metadata}{qemu}</domain>"
+    assert parse_domain(text).hostdevs == ()

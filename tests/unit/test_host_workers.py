@@ -178,3 +178,12 @@ async def test_a_worker_that_dies_is_an_error_not_a_hang(workshop: Workshop, pip
     with pytest.raises(OSError, match="died"):
         await task
     workers.close()
+
+
+async def test_the_first_bytes_of_a_file(workshop: Workshop, tmp_path: Path) -> None:
+    workers = Workers(workshop)
+    (tmp_path / "config").write_bytes(b"\xde\x10\x86\x27\xff\xff")
+    assert await kernel(workers).read_head(str(tmp_path / "config"), 4) == b"\xde\x10\x86\x27"
+    with pytest.raises(FileNotFoundError):
+        await kernel(workers).read_head(str(tmp_path / "absent"), 4)
+    workers.close()

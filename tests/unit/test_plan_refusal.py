@@ -95,6 +95,21 @@ def test_a_driver_that_could_not_be_loaded_again() -> None:
     assert "nvidia_drm" in problem.message
 
 
+def test_a_module_of_somebody_else_that_needs_the_drivers() -> None:
+    """Its removal fails at once, but only with the desktop gone."""
+    needed = Module("nvidia", 2, ("nvidia_drm", "gdrdrv"))
+    modules = (needed, Module("nvidia_drm", 0, ("[permanent]",)))
+    problem = refuse(replace(WORLD, modules=modules), GPU, Options(holders=HolderPolicy.TERMINATE))
+    assert isinstance(problem, InUseError)
+    assert "the module gdrdrv needs it" in problem.message
+    assert "modprobe -r gdrdrv" in problem.message
+    place = PciAddress(0, 9, 0, 0)
+    other = replace(GPU, address=place, functions=(function(place, DISPLAY_CLASS, "nvidia"),))
+    plan_handoff(replace(WORLD, modules=modules, gpus=(GPU, other)), GPU, Options(), HostSettings())
+    needed = Module("nvidia", 1, ("nvidia_drm",))
+    plan_handoff(replace(WORLD, modules=(needed, modules[1])), GPU, Options(), HostSettings())
+
+
 def test_a_program_that_uses_the_card_is_named() -> None:
     problem = refuse(WORLD, replace(GPU, holders=(CUDA,)))
     assert isinstance(problem, InUseError)

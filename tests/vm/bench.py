@@ -11,6 +11,7 @@ import statistics
 import sys
 from dataclasses import asdict, dataclass
 
+from tests.bench.hook import NativeFigures, measure_native
 from tests.vm.bench_hook import HookFigures, measure_hook
 from tests.vm.bench_host import CALL, BenchHost
 from tests.vm.hosts import DUAL
@@ -33,6 +34,7 @@ class Figures:
     idle_pss: float
     wakeups: float
     hook: HookFigures
+    native_hook: NativeFigures
 
     @property
     def handoff_ratio(self) -> float:
@@ -79,6 +81,7 @@ def measure(rounds: int) -> Figures:
         idle_pss=pss,
         wakeups=max(0.0, (switches[1] - switches[0]) * 60 / IDLE - watchdog),
         hook=hook,
+        native_hook=measure_native(),
     )
 
 
@@ -119,6 +122,7 @@ def main() -> int:
         ("PSS when idle, all processes", f"{figures.idle_pss:.1f} MiB"),
         ("wake-ups a minute when idle, watchdog aside", f"{figures.wakeups:.1f}"),
         *figures.hook.rows(),
+        figures.native_hook.row(),
     ):
         sys.stdout.write(f"{title:52} {value}\n")
     return 0

@@ -128,6 +128,7 @@ def options_of(arguments: argparse.Namespace) -> dict[str, Typed]:
     put("hugepages", "s", "hugepages")
     put("quiet", "b", "quiet_host")
     put("accept-risk", "b", "accept_risk")
+    put("bars", "s", "bars")
     put("timeout", "u", "timeout")
     put("guest-timeout", "u", "guest_timeout")
     return found
@@ -190,6 +191,7 @@ def _options(command: argparse.ArgumentParser) -> None:
     group.add_argument("--hugepages", choices=["none", "transparent", "static"], help="how that memory is backed")
     group.add_argument("--quiet-host", action="store_true", help="pause what the configuration names")
     group.add_argument("--accept-risk", action="store_true", help="consent: to a card that may need a reboot to come back")
+    group.add_argument("--bars", type=text, metavar="LIST", help="memory windows (Resizable BAR), such as 0=256M,2=8M")
     group.add_argument("--timeout", type=seconds, metavar="SECONDS", help="give up, and undo, after so many seconds")
     words = "take the GPU back when no virtual machine has opened it after so many seconds"
     group.add_argument("--guest-timeout", type=seconds, metavar="SECONDS", help=words)

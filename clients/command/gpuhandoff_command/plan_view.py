@@ -13,6 +13,8 @@ from gpuhandoff_command.terminal import Terminal, clean
 _ASKS = {
     names.ACTION_HANDOFF: "lending a GPU",
     names.ACTION_HANDOFF_DISPLAY: "ending sessions",
+    names.ACTION_HANDOFF_OTHERS: "ending somebody else's session",
+    names.ACTION_ACCEPT_RISK: "accepting a risk",
     names.ACTION_TERMINATE_HOLDERS: "ending programs",
     names.ACTION_RECLAIM: "taking a GPU back",
     names.ACTION_EVICT_GUEST: "ending a virtual machine",

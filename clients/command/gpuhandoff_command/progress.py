@@ -16,6 +16,7 @@ WORDS = {
     "unbind-consoles": ("detach text consoles", "attach text consoles"),
     "unbind-framebuffers": ("detach the firmware's framebuffer", "attach the firmware's framebuffer"),
     "unload-driver": ("unload the driver", "load the driver"),
+    "resize-bars": ("resize the memory windows", "set the memory windows back"),
     "bind-vfio": ("bind vfio-pci", "unbind vfio-pci"),
     "confine-host": ("confine the host to its CPUs", "give the host all its CPUs"),
     "quiet-host": ("pause what may wait", "continue what was paused"),

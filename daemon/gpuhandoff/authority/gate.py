@@ -9,6 +9,7 @@ import math
 import os
 from collections.abc import Mapping, Sequence
 
+from gpuhandoff.authority.questions import Questions
 from gpuhandoff.errors import AccessDeniedError, AuthorizationRequiredError
 from gpuhandoff.messages import Bus, Match, RemoteError, Signal, Variant
 
@@ -36,6 +37,7 @@ class Gate:
         self._bus = bus
         self._numbers = itertools.count(1)
         self._cancelling: set[asyncio.Task[None]] = set()
+        self._questions = Questions()
 
     async def uid(self, sender: str) -> int:
         """Return a caller's user id; raises AccessDeniedError when it has left."""
@@ -53,7 +55,8 @@ class Gate:
     async def allow(self, sender: str, actions: Sequence[str], details: Mapping[str, str], *, interactive: bool) -> None:
         """Return when polkit allows all `actions`; raise AccessDeniedError or AuthorizationRequiredError otherwise.
 
-        A password prompt may take minutes. A caller that leaves meanwhile is refused, and its prompt closed.
+        A password prompt may take minutes. A caller that leaves meanwhile is refused, and its prompt closed. Raises
+        LimitsExceededError where too many are open.
         """
         if not actions:
             raise AccessDeniedError("Nothing allows this.")
@@ -72,8 +75,12 @@ class Gate:
         except RemoteError as error:
             raise AccessDeniedError("The message bus cannot be asked who is calling.") from error
         try:
-            await self.uid(sender)  # it may have left before we listened
-            authorized, challenge, hints = await self._check(sender, action, details, departed, interactive=interactive)
+            uid = await self.uid(sender)  # it may have left before we listened
+            async with self._questions.place:
+                authorized, challenge, hints = await self._check(sender, action, details, departed, interactive=False)
+            if challenge and interactive and not authorized:
+                with self._questions.prompt(uid):
+                    authorized, challenge, hints = await self._check(sender, action, details, departed, interactive=True)
         except RemoteError as error:
             await self._without_polkit(sender, action, error)
             return
@@ -110,6 +117,7 @@ class Gate:
             timeout=math.inf,
         )
         check = asyncio.ensure_future(call)
+        check.add_done_callback(lambda done: done.cancelled() or done.exception())  # also when nobody waits for it any more
         leaving = asyncio.create_task(departed.wait())
         try:
             await asyncio.wait({check, leaving}, return_when=asyncio.FIRST_COMPLETED)

@@ -38,6 +38,7 @@ OPTIONS: dict[str, OptionKind] = {
     "hugepages": OptionKind("s", values.hugepages),
     "quiet": OptionKind("b", values.truth),
     "accept-risk": OptionKind("b", values.truth),
+    "bars": OptionKind("s", values.bars),
     "timeout": OptionKind("u", values.seconds),
     "guest-timeout": OptionKind("u", values.seconds),
     "lease": OptionKind("b", values.truth, configurable=False),

@@ -37,6 +37,10 @@ VITAL_UNITS = frozenset(
 
 _CPU_LIST = re.compile(r"(?: *[0-9]{1,4}(?:-[0-9]{1,4})? *(?:,|$))*")
 _SIZE = re.compile(r"([0-9]{1,15}) ?([KMGT]?)(?:iB|B)?", re.IGNORECASE)
+_BAR = re.compile(r"([0-5])=([0-9]{1,6})([MG])(?:iB|B)?", re.IGNORECASE)
+_BARS = 6
+_LARGEST_BAR = 1 << 43
+"""Bytes: the largest size that a card can be set to (PCI Express, Resizable BAR capability)."""
 _UNIT_NAME = re.compile(r"[A-Za-z0-9:_.\\@-]{1,240}\.(?:service|scope|slice|socket)")
 _PROCESS_NAME_LENGTH = 15
 """The kernel cuts longer ones off (TASK_COMM_LEN)."""
@@ -112,6 +116,23 @@ def memory(value: Any) -> int:
     if isinstance(value, bool) or not isinstance(value, int) or not 0 <= value <= MOST_MEMORY:
         raise ExpectedError('a size such as "16 GiB", or a number of bytes')
     return value
+
+
+def bars(value: Any) -> tuple[tuple[int, int], ...]:
+    """Memory windows with their sizes, or `leave`."""
+    expected = 'leave, or memory windows with sizes that are powers of two from 1M on, such as "0=256M,2=8M"'
+    if value == "leave":
+        return ()
+    if not isinstance(value, str) or not (parts := value.replace(" ", "").split(",")) or len(parts) > _BARS:
+        raise ExpectedError(expected)
+    found = {}
+    for part in parts:
+        words = _BAR.fullmatch(part)
+        size = int(words[2]) << _SHIFT[words[3].upper()] if words is not None else 0
+        if words is None or words[1] in found or size.bit_count() != 1 or not 1 << 20 <= size <= _LARGEST_BAR:
+            raise ExpectedError(expected)
+        found[words[1]] = (int(words[1]), size)
+    return tuple(sorted(found.values()))
 
 
 def unit_names(value: Any) -> tuple[str, ...]:

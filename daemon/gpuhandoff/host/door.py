@@ -100,6 +100,9 @@ class Kernel(Protocol):
     async def read_locked(self, path: str, *, deadline: float = DEADLINE) -> str:
         """Read an attribute that takes the device lock (`driver_override` before 6.12.91)."""
 
+    async def read_head(self, path: str, count: int, *, deadline: float = DEADLINE) -> bytes:
+        """Return the first bytes of a file that asks the hardware (`config`), and wakes it; raises OSError."""
+
     async def write(self, path: str, text: str, *, deadline: float = DEADLINE) -> None:
         """Write `text` in one system call. An empty text is refused: the kernel would ignore it (kernel.md fact 1)."""
 
@@ -129,8 +132,11 @@ class Processes(Protocol):
     async def all(self) -> tuple[Process, ...]:
         """Return every process that is not a kernel thread."""
 
-    async def holding(self, nodes: Collection[str]) -> tuple[OpenNode, ...]:
-        """Return who has any of these device nodes open, deleted nodes and mappings included."""
+    async def holding(self, nodes: Collection[str], *, mappings: bool = True) -> tuple[OpenNode, ...]:
+        """Return who has any of these device nodes open, deleted nodes included; mapped ones as well, unless told not to.
+
+        A `dmabuf:NAME` among the nodes stands for the dma-bufs of an exporter.
+        """
 
     def state(self, process: Process) -> str | None:
         """Return the one-letter state (R, S, D, T, ...), or None when the process is gone."""

@@ -71,6 +71,12 @@ class MachineKernel:
         value = await self._workers.do(f"reading {path}", deadline, self._purpose, what="read", path=self._root + path)
         return str(value).removesuffix("\n")
 
+    async def read_head(self, path: str, count: int, *, deadline: float = DEADLINE) -> bytes:
+        """Read in a child."""
+        what = f"reading {path}"
+        value = await self._workers.do(what, deadline, self._purpose, what="head", path=self._root + path, text=str(count))
+        return bytes.fromhex(value)
+
     async def write(self, path: str, text: str, *, deadline: float = DEADLINE) -> None:
         """Write in a child."""
         if not text:

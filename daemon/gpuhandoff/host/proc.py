@@ -11,10 +11,10 @@ from collections.abc import Collection, Iterator
 import psutil
 
 from gpuhandoff.host.door import OpenNode
+from gpuhandoff.host.scan import Found, scan
 from gpuhandoff.model.world import Process
 
 _KTHREADD = 2
-_DELETED = " (deleted)"
 
 
 class MachineProcesses:
@@ -24,11 +24,11 @@ class MachineProcesses:
         """Return every process that is not a kernel thread."""
         return await asyncio.to_thread(lambda: tuple(process for pid in psutil.pids() if (process := _process(pid))))
 
-    async def holding(self, nodes: Collection[str]) -> tuple[OpenNode, ...]:
+    async def holding(self, nodes: Collection[str], *, mappings: bool = True) -> tuple[OpenNode, ...]:
         """Return who has any of the nodes open or mapped. A deleted node's holder still has it: its link says so."""
         if not nodes:
             return ()
-        return await asyncio.to_thread(_holding, frozenset(nodes))
+        return await asyncio.to_thread(lambda: _open_nodes(scan(nodes, mappings=mappings)))
 
     def state(self, process: Process) -> str | None:
         """Return the one-letter state."""
@@ -89,45 +89,15 @@ def _process(pid: int) -> Process | None:
     return Process(pid, int(fields[_START]), name, uid, group)
 
 
-def _holding(nodes: frozenset[str]) -> tuple[OpenNode, ...]:
-    found = []
-    for name in os.listdir("/proc"):
-        if name.isdecimal():
-            held = sorted({*_open(name, nodes), *_mapped(name, nodes)})
-            process = _process(int(name)) if held else None
-            if process is not None:
-                found.append(OpenNode(process, tuple(held)))
-    return tuple(found)
-
-
-def _open(pid: str, nodes: frozenset[str]) -> Iterator[str]:
-    """Descriptors by their links' text: no stat, so nothing that a link points to can block."""
-    directory = f"/proc/{pid}/fd"
-    try:
-        descriptors = os.listdir(directory)
-    except OSError:
-        return
-    for descriptor in descriptors:
-        with contextlib.suppress(OSError):
-            target = os.readlink(f"{directory}/{descriptor}")
-            if target.startswith("/dev/") and target.removesuffix(_DELETED) in nodes:
-                yield target.removesuffix(_DELETED)
-
-
-def _mapped(pid: str, nodes: frozenset[str]) -> Iterator[str]:
-    """A mapping keeps the driver's module after its descriptor is closed (kernel.md 8)."""
-    try:
-        with open(f"/proc/{pid}/maps", "rb") as file:
-            text = file.read()
-    except OSError:
-        return
-    if b" /dev/" not in text:
-        return
-    for line in text.decode(errors="replace").splitlines():
-        _, found, rest = line.partition(" /dev/")
-        node = f"/dev/{rest}".removesuffix(_DELETED)
-        if found and node in nodes:
-            yield node
+def _open_nodes(found: Found) -> tuple[OpenNode, ...]:
+    """Return what a scan found, of processes that are still there."""
+    nodes = []
+    for pid, held in found:
+        process = _process(pid)
+        if process is not None:
+            ways = sorted({way for each in held.values() for way in each})
+            nodes.append(OpenNode(process, tuple(sorted(held)), tuple(ways)))
+    return tuple(nodes)
 
 
 @contextlib.contextmanager

@@ -112,7 +112,7 @@ class Workers:
         self._idle.append(worker)
         result = json.loads(data)
         if "errno" in result:
-            raise OSError(result["errno"], result["text"])
+            raise OSError(result["errno"], result["text"], request.get("path"))
         return result["value"]
 
     async def _hire(self) -> _Worker:

@@ -24,6 +24,8 @@ MOST_DESCRIPTORS = 1024
 """More than a daemon that has just started has open."""
 NAME = "gpuhandoffd"
 _DELETE_MODULE_FLAGS = os.O_NONBLOCK
+_MODULE = frozenset("abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789_:.*-")
+LONGEST_MODULE = 256
 MODPROBE = ("/usr/sbin/modprobe", "/sbin/modprobe")
 
 
@@ -113,6 +115,8 @@ def _carry_out(what: str, path: str = "", text: str = "") -> Any:
             return _write(path, text)
         case "read":
             return _read(path)
+        case "head":
+            return _head(path, int(text))
         case "load":
             return _load(path)
         case "remove":
@@ -139,7 +143,22 @@ def _read(path: str) -> str:
         os.close(descriptor)
 
 
+def _check_module(name: str) -> None:
+    """Raise OSError for what is neither a module's name nor an alias as sysfs has them (`pci:v000010DEd…`)."""
+    if not 0 < len(name) <= LONGEST_MODULE or name[0] == "-" or not _MODULE.issuperset(name):
+        raise OSError(errno.EINVAL, "this is not the name of a module")
+
+
+def _head(path: str, count: int) -> str:
+    descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
+    try:
+        return os.read(descriptor, count).hex()
+    finally:
+        os.close(descriptor)
+
+
 def _remove(name: str) -> None:
+    _check_module(name)
     libc = ctypes.CDLL(None, use_errno=True)
     if libc.delete_module(name.encode(), _DELETE_MODULE_FLAGS) != 0:
         number = ctypes.get_errno()
@@ -148,6 +167,7 @@ def _remove(name: str) -> None:
 
 def _load(name: str) -> None:
     """Run modprobe, which knows dependencies, options and aliases."""
+    _check_module(name)
     program = next((path for path in MODPROBE if os.path.exists(path)), None)
     if program is None:
         raise OSError(errno.ENOENT, "modprobe is not installed")

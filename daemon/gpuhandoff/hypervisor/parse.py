@@ -10,12 +10,14 @@ from xml.parsers import expat
 from gpuhandoff.errors import InvalidArgsError
 from gpuhandoff.hypervisor.domain import DEFAULT_PAGE, Domain, Hostdev
 from gpuhandoff.model.address import PciAddress
-from gpuhandoff.model.cpus import parse_cpus
+from gpuhandoff.model.cpus import from_mask, parse_mask
 
 LARGEST = 1 << 20
 """Bytes of UTF-8."""
 DEEPEST = 64
 """Elements inside of each other; libvirt's own schema stays below 20."""
+MOST_ELEMENTS = 20_000
+"""Of all; large domains have a few hundred."""
 MOST_VCPUS = 8192
 MOST_MEMORY = 1 << 60
 """Bytes."""
@@ -33,7 +35,7 @@ _LIMITS = {"domain": 0xFFFF, "bus": 0xFF, "slot": 0x1F, "function": 0x7}
 def parse_domain(xml: str) -> Domain:
     """Return what a `<domain>` says. Raises InvalidArgsError, with the place, when it is not what libvirt writes."""
     root = _tree(xml)
-    if root.tag != "domain":
+    if root.tag != "domain" or "xmlns" in root.attrib:
         raise InvalidArgsError("xml: the XML of a domain is expected.")
     return Domain(
         name=(root.findtext("name") or "").strip(),
@@ -56,11 +58,13 @@ def _tree(xml: str) -> ET.Element:
     if size > LARGEST:
         raise InvalidArgsError(f"xml: the domain's XML has {size >> 10} KiB; at most {LARGEST >> 10} KiB are read.")
     builder, parser = ET.TreeBuilder(), expat.ParserCreate()
-    depth = 0
+    depth = count = 0
 
     def start(tag: str, attributes: dict[str, str]) -> None:
-        nonlocal depth
-        depth += 1
+        nonlocal depth, count
+        depth, count = depth + 1, count + 1
+        if count > MOST_ELEMENTS:
+            raise InvalidArgsError(f"xml: there are more than {MOST_ELEMENTS} elements.")
         if depth > DEEPEST:
             raise InvalidArgsError(f"xml: elements are nested more than {DEEPEST} deep.")
         builder.start(tag, attributes)
@@ -149,24 +153,24 @@ def _vcpu_pins(root: ET.Element) -> frozenset[int]:
     pinned = {one.get("vcpu") for one in root.iterfind("cputune/vcpupin")}
     vcpu = root.find("vcpu")
     others = vcpu.get("cpuset", "") if vcpu is not None else ""
-    return pins | _cpus(others, "vcpu") if others and len(pinned) < _vcpus(root) else pins
+    return pins | from_mask(_cpus(others, "vcpu")) if others and len(pinned) < _vcpus(root) else pins
 
 
 def _pins(root: ET.Element, path: str) -> frozenset[int]:
-    found: set[int] = set()
+    found = 0
     for element in root.iterfind(path):
         found |= _cpus(element.get("cpuset", ""), path.rpartition("/")[2])
-    return frozenset(found)
+    return from_mask(found)
 
 
-def _cpus(text: str, what: str) -> frozenset[int]:
-    """Libvirt's list format, in which ^3 takes a CPU out again."""
+def _cpus(text: str, what: str) -> int:
+    """Libvirt's list format, in which ^3 takes a CPU out again, as a mask: a domain may have thousands of them."""
     parts = text.replace(" ", "").split(",")
     try:
         if len(text) > LONGEST_PINS:
             raise ValueError
-        within = parse_cpus(",".join(part for part in parts if not part.startswith("^")))
-        return within - parse_cpus(",".join(part[1:] for part in parts if part.startswith("^")))
+        within = parse_mask(",".join(part for part in parts if not part.startswith("^")))
+        return within & ~parse_mask(",".join(part[1:] for part in parts if part.startswith("^")))
     except ValueError as error:
         raise InvalidArgsError(f"xml: the cpuset of {what} is not a list of CPUs such as 2-7.") from error
 

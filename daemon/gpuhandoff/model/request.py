@@ -59,6 +59,8 @@ class Options:
     hugepages: Hugepages = Hugepages.NONE
     quiet: bool = False
     accept_risk: bool = False
+    bars: tuple[tuple[int, int], ...] = ()
+    """Memory windows of the display function and their sizes in bytes while the guest has it; none leaves them."""
     timeout: int = 0
     """Seconds for the whole job; 0: the steps' own limits only."""
     guest_timeout: int = 0
@@ -79,3 +81,5 @@ class Request:
     sender: str = ""
     interactive: bool = False
     why: Why = Why.ASKED
+    only_user: int | None = None
+    """The only user whose desktop may end; None: anybody's. What was allowed, to be held against a fresh survey."""

@@ -24,6 +24,16 @@ def sessions_shown(world: World, gpu: Gpu) -> tuple[Session, ...]:
     )
 
 
+def people_shown(world: World, gpu: Gpu) -> dict[int, str]:
+    """Return the users whose desktops end when this GPU goes, by user id; a greeter is nobody."""
+    return {session.uid: session.user for session in sessions_shown(world, gpu) if session.kind == "user"}
+
+
+def others_shown(world: World, gpu: Gpu, uid: int) -> bool:
+    """Tell whether anybody's desktop but this user's ends when this GPU goes."""
+    return any(one != uid for one in people_shown(world, gpu))
+
+
 def drives_display(world: World, gpu: Gpu) -> bool:
     """Tell whether the display manager has to stop before this GPU can go."""
     if sessions_shown(world, gpu):

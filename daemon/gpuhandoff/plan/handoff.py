@@ -10,10 +10,11 @@ from gpuhandoff.model.plan import Plan, PlannedStep
 from gpuhandoff.model.request import HolderPolicy, Hugepages, Operation, Options
 from gpuhandoff.model.verdict import Verdict
 from gpuhandoff.model.world import Gpu, World
-from gpuhandoff.plan.display import drives_display, sessions_shown
+from gpuhandoff.plan.display import drives_display, people_shown, sessions_shown
 from gpuhandoff.plan.refusal import name_holders, refuse_handoff, unsettled
 from gpuhandoff.plan.risk import refuse_risk, risk_of
 from gpuhandoff.plan.stacks import loaded_stack, native, shares_driver
+from gpuhandoff.plan.windows import resize_bars
 
 STATIC_PAGE_KIB = 2048
 """Static huge pages are 2 MiB: 1 GiB ones can rarely be had after boot (kernel.md 7)."""
@@ -30,7 +31,7 @@ def plan_handoff(world: World, gpu: Gpu, options: Options, settings: HostSetting
     refuse_handoff(world, gpu, options)
     refuse_risk(gpu, options, verdict)
     leave = _leave_host(world, gpu, options, settings)
-    move = _move(world, gpu, settings, risk_of(verdict))
+    move = _move(world, gpu, options, settings, risk_of(verdict))
     return Plan(Operation.HANDOFF, gpu.address, (*leave, *move, *_make_room(world, options, settings)), gpu.nodes)
 
 
@@ -68,7 +69,7 @@ def _stop_display(world: World, gpu: Gpu) -> PlannedStep:
     sessions = sessions_shown(world, gpu)
     manager = world.display_manager
     seat = next((session.seat for session in sessions), "seat0")
-    users = sorted({session.user for session in sessions if session.kind == "user"})
+    users = sorted(people_shown(world, gpu).values())
     return PlannedStep(
         "stop-display",
         {
@@ -83,7 +84,7 @@ def _stop_display(world: World, gpu: Gpu) -> PlannedStep:
     )
 
 
-def _move(world: World, gpu: Gpu, settings: HostSettings, risk: str) -> Iterator[PlannedStep]:
+def _move(world: World, gpu: Gpu, options: Options, settings: HostSettings, risk: str) -> Iterator[PlannedStep]:
     functions = [str(function.address) for function in gpu.functions]
     listed = ", ".join(functions)
     port = str(gpu.upstream_port) if gpu.upstream_port else ""
@@ -107,9 +108,16 @@ def _move(world: World, gpu: Gpu, settings: HostSettings, risk: str) -> Iterator
         modules = [] if shares_driver(world, gpu) else stack
         yield PlannedStep(
             "unload-driver",
-            {"display": str(gpu.address), "functions": functions, "modules": modules, "stack": stack},
+            {
+                "display": str(gpu.address),
+                "functions": functions,
+                "modules": modules,
+                "stack": stack,
+                "nodes": [node for node in gpu.nodes if not node.startswith("/dev/vfio/")],
+            },
             f"unload {', '.join(modules)}" if modules else f"unbind {gpu.address} from {gpu.display.driver}",
         )
+    yield from resize_bars(gpu, options)
     yield PlannedStep("bind-vfio", {"functions": functions}, f"bind {listed} to vfio-pci")
 
 

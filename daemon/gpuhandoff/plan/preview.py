@@ -22,6 +22,7 @@ UNDO: dict[str, str] = {
     "unbind-consoles": "the console comes back with the driver",
     "unbind-framebuffers": "the driver shows the picture in its place",
     "unload-driver": "the driver is loaded and takes the card",
+    "resize-bars": "the memory windows are set back",
     "bind-vfio": "vfio-pci lets go of the card",
     "confine-host": "the host gets all CPUs back",
     "quiet-host": "they go on",

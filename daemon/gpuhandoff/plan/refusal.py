@@ -16,7 +16,7 @@ from gpuhandoff.model.request import HolderPolicy, Hugepages, Options
 from gpuhandoff.model.roles import follows_its_card
 from gpuhandoff.model.world import Gpu, Holder, World
 from gpuhandoff.plan.conditions import iommu_off, wants_direct
-from gpuhandoff.plan.display import drives_display, ends_with_display, sessions_shown
+from gpuhandoff.plan.display import drives_display, ends_with_display, people_shown
 from gpuhandoff.plan.stacks import can_unbind, loaded_stack, shares_driver
 
 _NAMED = 5
@@ -85,6 +85,21 @@ def _refuse_modules(world: World, gpu: Gpu) -> None:
             "this version never lets go of a single card while nvidia-drm runs with modeset=1. Use 580.105.08 or later, "
             "or modeset=0."
         )
+    _refuse_dependents(world, gpu)
+
+
+def _refuse_dependents(world: World, gpu: Gpu) -> None:
+    """Refuse for a module of somebody else that needs the driver's: its removal would fail, with the screen dark already."""
+    if shares_driver(world, gpu):
+        return
+    stack = loaded_stack(world, gpu)
+    for module in world.modules:
+        others = [user for user in module.used_by if user not in stack and not user.startswith("[")]
+        if module.name in stack and others:
+            raise InUseError(
+                f"The module {module.name} of {gpu.address} ({gpu.name}) cannot be unloaded: the module {others[0]} needs "
+                f"it, which does not belong to the driver. Unload that first: modprobe -r {others[0]}."
+            )
 
 
 def _refuse_resources(world: World, options: Options) -> None:
@@ -127,12 +142,22 @@ def unsettled(world: World, gpu: Gpu) -> list[Holder]:
 def _refuse_display(world: World, gpu: Gpu, options: Options) -> None:
     if options.stop_display or not drives_display(world, gpu):
         return
-    users = sorted({session.user for session in sessions_shown(world, gpu) if session.kind == "user"})
+    users = sorted(people_shown(world, gpu).values())
     whose = f"the graphical session of {', '.join(users)} ends" if users else "the login screen goes"
     raise NeedsConsentError(
         f"{gpu.address} ({gpu.name}) shows the desktop: handing it off means that {whose}. Save your work, then allow "
         "it with the option stop-display."
     )
+
+
+def refuse_others(world: World, gpu: Gpu, only_user: int | None) -> None:
+    """Raise NeedsConsentError when somebody's desktop would end about whom nobody was asked: they logged in meanwhile."""
+    others = [user for uid, user in people_shown(world, gpu).items() if uid != only_user]
+    if only_user is not None and others:
+        raise NeedsConsentError(
+            f"{gpu.address} ({gpu.name}) now shows the desktop of {', '.join(sorted(others))} as well, whom this was not "
+            "allowed for. Ask again: it takes another permission."
+        )
 
 
 def name_holders(holders: Iterable[Holder]) -> str:

@@ -7,9 +7,11 @@ tests/bus that fails without it:
 - Stray descriptors leak (162): the serving connection negotiates none, and those that come are closed.
 - Exceptions reach callers as tracebacks: calls never get to its own dispatch.
 - Calls never return after a disconnect, nor time out: replies never get to it either.
-- It reads as long as there is something to read, and starves the loop: at most BATCH messages at a time.
+- It reads as long as there is something to read, and starves the loop: BATCH calls at a time, of all callers in turn.
 - It takes 0.3 ms for a message; the bus queues a million of those that need no reply: most are dropped by their header.
-- A message that it cannot read ends the connection, and a large one takes it seconds: VALUES, and skipped.
+- A message that it cannot read ends the connection, and one of many values takes it seconds: VALUES, and skipped.
+- It holds a message of 32 MB twice, and the memory stays: what is larger than LARGEST is not kept while it comes.
+- It remembers every type that a caller has ever made up: SIGNATURES.
 - A bus that hangs up during authentication is asked again for ever.
 """
 
@@ -24,6 +26,7 @@ import os
 import struct
 from collections import Counter
 from collections.abc import Callable, Iterable
+from queue import Queue
 from typing import Any
 
 from dbus_next import Message, MessageFlag, MessageType
@@ -32,7 +35,7 @@ from dbus_next._private.unmarshaller import MarshallerStreamEndError, Unmarshall
 from dbus_next.aio import MessageBus
 from dbus_next.constants import NameFlag, RequestNameReply
 from dbus_next.errors import AuthError
-from dbus_next.signature import SignatureType
+from dbus_next.signature import SignatureTree, SignatureType
 
 from gpuhandoff.errors import LimitsExceededError, ProblemError
 from gpuhandoff.messages import (
@@ -49,6 +52,8 @@ from gpuhandoff.messages import (
     Variant,
     error_name,
 )
+from gpuhandoff.service.callers import Callers
+from gpuhandoff.service.line import Line
 from gpuhandoff.service.owners import DBUS, DBUS_PATH
 from gpuhandoff.service.socket import PatientSocket
 from gpuhandoff.service.subscriptions import Subscriptions
@@ -57,9 +62,19 @@ SYSTEM_BUS = "unix:path=/run/dbus/system_bus_socket"
 PER_CALLER = 64
 """Calls of one caller that are answered at the same time; more are LimitsExceeded."""
 BATCH = 32
-"""Messages that are read before others get the loop."""
-VALUES = 20_000
+"""Calls that are taken before others get the loop."""
+OUTBOX = 100
+"""Messages that wait to be sent while further calls are taken."""
+READ_AHEAD = 256
+"""Messages of which no more than the head is looked at, in the same time."""
+VALUES = 5_000
 """Values in one call or signal from outside. One message may have 8 million, on which dbus-next would work for seconds."""
+TYPE_COST = 4
+"""A part of a type, which dbus-next makes an object of, counts like as many values."""
+LARGEST = 4 << 20
+"""Bytes of one call or signal from outside, several times what the largest domain's XML needs."""
+SIGNATURES = 4000
+"""Characters of all types that dbus-next remembers; each takes it some 400 bytes."""
 UNANSWERED = 100
 """Calls that expect no reply, by all callers together, in a second. Nothing else bounds them; more are dropped."""
 NAME_TAKEN = "org.freedesktop.DBus.Error.NameHasOwner"
@@ -86,6 +101,7 @@ class DBus:
         self._closed = asyncio.Event()
         self._handler: Handler | None = None
         self._subscriptions = Subscriptions(self, self._drop_rule)
+        self._callers = Callers(self, self._bus.go_on)
         self._answering: set[asyncio.Task[None]] = set()
         self._in_flight: Counter[str] = Counter()
         self._waiting: dict[int, asyncio.Future[Message]] = {}
@@ -95,7 +111,8 @@ class DBus:
         """Connect; raises RemoteError."""
         self._bus.add_message_handler(self._receive)
         self._bus.refuse = self._refuse
-        self._bus.may_signal = self._subscriptions.may_come_from
+        self._bus.may_take = self._callers.have_room
+        self._bus.may_signal = self._subscriptions.may_want
         await _open(self._bus)
         self._watch = asyncio.create_task(self._watch_end())
 
@@ -250,7 +267,13 @@ class DBus:
         try:
             if self._handler is None:
                 raise ProblemError("The daemon is starting.")
-            self._reply(message, await self._handler(call))
+            leave = await self._callers.enter(call.sender)
+            if leave is None:
+                return  # nobody is left to be answered
+            try:
+                self._reply(message, await self._handler(call))
+            finally:
+                leave()
         except (ProblemError, RemoteError) as error:
             self._refuse(message, error)
         except Exception:
@@ -272,7 +295,7 @@ class DBus:
 
     def _refuse(self, message: Message, error: ProblemError | RemoteError) -> None:
         if not message.flags & MessageFlag.NO_REPLY_EXPECTED:
-            self._send_and_forget(Message.new_error(message, error_name(error), _sendable(error.message)))
+            self._send_and_forget(Message.new_error(message, error_name(error), _plain(error.message)))
 
     def _hand_out(self, message: Message) -> None:
         signal = Signal(
@@ -295,11 +318,15 @@ class _Connection(MessageBus):
     def __init__(self, address: str, *, descriptors: bool) -> None:
         super().__init__(bus_address=address, negotiate_unix_fd=descriptors)
         self.refuse: Callable[[Message, ProblemError], None] = lambda _, __: None
-        self.may_signal: Callable[[str], bool] = lambda _: True
+        self.may_signal: Callable[[str, str], bool] = lambda _, __: True
+        self.may_take: Callable[[], bool] = lambda: True
+        self._line: Line = Line()
         self._reading_on = False
         self._second = 0.0
         self._unanswered = 0
         self._writer.sock = PatientSocket(self._sock)
+        self._outbox = _Outbox(lambda: self._loop.call_soon(self.go_on))
+        self._writer.messages = self._outbox  # type: ignore[assignment]
 
     def release(self) -> None:
         """Close the socket of a connection that is gone; dbus-next leaves that to the garbage collector."""
@@ -313,7 +340,7 @@ class _Connection(MessageBus):
     def _message_reader(self) -> None:
         """Read some messages when there are any, and go on after everybody else had a turn."""
         if not self._reading_on:
-            self._reading_on = self._read_some()
+            self._reading_on = self._read_some() | self._serve_some()
             if self._reading_on:
                 self._loop.call_soon(self._read_on)
 
@@ -321,35 +348,56 @@ class _Connection(MessageBus):
         self._reading_on = False
         self._message_reader()
 
+    def go_on(self) -> None:
+        """Take calls again after `may_take` said no."""
+        if self._line:
+            self._message_reader()
+
     def _read_some(self) -> bool:
-        """Read at most BATCH messages; tell whether there may be more."""
-        for _ in range(BATCH):
+        """Read what has come, a little at a time; tell whether there may be more. Calls are put in line, unread as yet."""
+        for _ in range(READ_AHEAD):
             if self._disconnected:
                 return False
             reader = self._unmarshaller
             try:
                 if not reader.is_here():
                     return False
-                if self._wants(reader):
-                    reader.unmarshall()
-                    self._on_message(reader.message)  # type: ignore[no-untyped-call]
-                else:
-                    _close(reader.unix_fds)
-            except (TypeError, ValueError, KeyError, IndexError, RecursionError) as error:
-                if not reader.is_complete:
-                    self._finalize(error)  # type: ignore[no-untyped-call]
-                    return False
-                self._skip(reader, error)
             except Exception as error:  # noqa: BLE001  (the end of the stream and of the socket, whatever they raise)
                 self._finalize(error)  # type: ignore[no-untyped-call]
                 return False
+            if reader.is_oversized:
+                self._skip(reader, ValueError("too large"))
+            elif not self._wants(reader):
+                _close(reader.unix_fds)
+            elif reader.kind == MessageType.METHOD_CALL.value:
+                _close(reader.unix_fds)
+                self._line.add(reader.sender(), bytes(reader.buf))
+                if self._line.is_full:  # and reading has to go on: what is waited for comes the same way
+                    self._skip(_reader_of(self._line.shed()), ValueError("too many wait"))
+            else:
+                self._take(reader)
             self._unmarshaller = self._create_unmarshaller()
         return True
+
+    def _serve_some(self) -> bool:
+        """Take at most BATCH calls, one of each caller in turn; tell whether more wait."""
+        for _ in range(BATCH):
+            if self._disconnected or not self._line or not self.may_take() or self._outbox.is_full:
+                return False
+            self._take(_reader_of(self._line.pop()))
+        return True
+
+    def _take(self, reader: _Reader) -> None:
+        try:
+            reader.unmarshall()  # type: ignore[no-untyped-call]
+            self._on_message(reader.message)  # type: ignore[no-untyped-call]
+        except Exception as error:  # noqa: BLE001  (whatever dbus-next makes of it: the next message is not affected)
+            self._skip(reader, error)
 
     def _wants(self, reader: _Reader) -> bool:
         """Tell by the header alone whether a message is worth reading."""
         if reader.kind == MessageType.SIGNAL.value:
-            return self.may_signal(reader.sender())
+            return self.may_signal(reader.sender(), reader.first_text())
         if reader.kind != MessageType.METHOD_CALL.value or not reader.flags & MessageFlag.NO_REPLY_EXPECTED:
             return True
         now = self._loop.time()
@@ -361,10 +409,14 @@ class _Connection(MessageBus):
     def _skip(self, reader: _Reader, error: Exception) -> None:
         log.debug("a message was not read: %s", error)
         _close(reader.unix_fds)
-        with contextlib.suppress(TypeError, ValueError):
+        try:
             head = reader.head()
-            if head.message_type is MessageType.METHOD_CALL:
-                self.refuse(head, LimitsExceededError(f"The arguments have more than {VALUES} values, or cannot be read."))
+        except Exception as worse:  # noqa: BLE001  (then there is nobody to answer)
+            log.debug("nor was its head: %s", worse)
+            return
+        if head.message_type is MessageType.METHOD_CALL:
+            sentence = f"The arguments have more than {VALUES} values or {LARGEST >> 20} MiB, or too many calls wait."
+            self.refuse(head, LimitsExceededError(sentence))
 
     async def _auth_readline(self) -> str:
         line = b""
@@ -376,12 +428,34 @@ class _Connection(MessageBus):
         return line[:-2].decode("ascii", "replace")
 
 
+class _Outbox(Queue[Any]):
+    """What waits to be sent. While it is full nothing is taken that makes more, so that it does not fill the memory."""
+
+    def __init__(self, room: Callable[[], object]) -> None:
+        super().__init__()
+        self._room = room
+
+    @property
+    def is_full(self) -> bool:
+        """Whether the bus has to read first."""
+        return self.qsize() >= OUTBOX
+
+    def get_nowait(self) -> Any:
+        """Return the next, and tell when there is room again."""
+        found = super().get_nowait()
+        if self.qsize() == OUTBOX // 2:
+            self._room()
+        return found
+
+
 class _Reader(Unmarshaller):
     """Reads one message, but no more of a stranger's than is reasonable."""
 
-    is_complete = False
-    """Whether all bytes of the message are here, so that the next one can be read whatever this one is."""
+    is_oversized = False
+    """Whether only its head was kept."""
     _values = 0
+    _kept = 0
+    _left = 0
 
     @property
     def _order(self) -> str:
@@ -393,11 +467,29 @@ class _Reader(Unmarshaller):
         try:
             self.read(_FIXED_HEADER, prefetch=True)  # type: ignore[no-untyped-call]
             body, _, fields = struct.unpack_from(self._order + "III", self.buf, 4)
-            self.read(_FIXED_HEADER + fields + -fields % 8 + body, prefetch=True)  # type: ignore[no-untyped-call]
+            head = _FIXED_HEADER + fields + -fields % 8
+            if head + body <= LARGEST or self.kind not in _FROM_STRANGERS:
+                self.read(head + body, prefetch=True)  # type: ignore[no-untyped-call]
+            else:
+                self._read_and_forget(head, body)
         except MarshallerStreamEndError:
             return False
-        self.is_complete = True
         return True
+
+    def _read_and_forget(self, head: int, body: int) -> None:
+        """Keep the head, if that is not the large part, and nothing else; raises as `read` does."""
+        if not self.is_oversized:
+            self._kept = head if head <= LARGEST else _FIXED_HEADER
+            self._left = head + body - self._kept
+            self.is_oversized = True
+        if len(self.buf) < self._kept:
+            self.read(self._kept, prefetch=True)  # type: ignore[no-untyped-call]
+        while self._left > 0:
+            try:
+                self.read(self._kept + min(self._left, _CHUNK), prefetch=True)  # type: ignore[no-untyped-call]
+            finally:
+                self._left -= len(self.buf) - self._kept
+                del self.buf[self._kept :]
 
     @property
     def kind(self) -> int:
@@ -414,10 +506,19 @@ class _Reader(Unmarshaller):
         (length,) = struct.unpack_from(self._order + "I", self.buf, 12)
         fields = bytes(self.buf[_FIXED_HEADER : _FIXED_HEADER + length])
         start = fields.find(b"\x07\x01s\0")
-        if start < 0:
+        if not 0 <= start <= len(fields) - 8:
             return ""
         (size,) = struct.unpack_from(self._order + "I", fields, start + 4)
         return fields[start + 8 : start + 8 + size].decode("ascii", "replace")
+
+    def first_text(self) -> str:
+        """Return the first argument as text, which it need not be."""
+        (fields,) = struct.unpack_from(self._order + "I", self.buf, 12)
+        start = _FIXED_HEADER + fields + -fields % 8
+        if len(self.buf) < start + 4:
+            return ""
+        (size,) = struct.unpack_from(self._order + "I", self.buf, start)
+        return self.buf[start + 4 : start + 4 + size].decode("utf-8", "replace")
 
     def read_argument(self, type_: SignatureType) -> Any:
         """Read one value."""
@@ -426,16 +527,48 @@ class _Reader(Unmarshaller):
             raise ValueError(f"more than {VALUES} values")
         return super().read_argument(type_)  # type: ignore[no-untyped-call]
 
+    def read_signature(self, type_: SignatureType | None = None) -> str:
+        """Read a type, which costs what it is made of: a variant's may have 255 parts and no value at all."""
+        signature: str = super().read_signature(type_)  # type: ignore[no-untyped-call]
+        self._values += TYPE_COST * len(signature)
+        return signature
+
     def head(self) -> Message:
         """Return the message without its body; raises when not even that can be read."""
         (length,) = struct.unpack_from(self._order + "I", self.buf, 12)
-        head = bytearray(self.buf[: _FIXED_HEADER + length + -length % 8])
+        size = _FIXED_HEADER + length + -length % 8
+        if len(self.buf) < size:
+            raise ValueError("its head was not kept")
+        head = bytearray(self.buf[:size])
         struct.pack_into(self._order + "I", head, 4, 0)
         message: Message = Unmarshaller(io.BytesIO(head)).unmarshall()  # type: ignore[no-untyped-call]
         return message
 
 
+class _Signatures(dict[str, SignatureTree]):
+    """What dbus-next remembers of types, within bounds."""
+
+    _size = 0
+
+    def __setitem__(self, signature: str, tree: SignatureTree) -> None:
+        self._size += len(signature) + 1
+        if self._size > SIGNATURES:
+            self.clear()
+            self._size = len(signature) + 1
+        super().__setitem__(signature, tree)
+
+
+SignatureTree._cache = _Signatures()  # noqa: SLF001  (nothing else reaches it)
+
+
+def _reader_of(message: bytes) -> _Reader:
+    reader = _Reader(io.BytesIO(message))  # type: ignore[no-untyped-call]
+    reader.is_here()
+    return reader
+
+
 _FIXED_HEADER = 16
+_CHUNK = 1 << 16
 _FROM_STRANGERS = {MessageType.METHOD_CALL.value, MessageType.SIGNAL.value}
 
 
@@ -509,6 +642,11 @@ def _to_library(value: Any) -> Any:
         case list() | tuple():
             return [_to_library(inner) for inner in value]
     return value
+
+
+def _plain(text: str) -> str:
+    """Return `text` without what gives orders to the terminal on which busctl shows it: others chose the names in it."""
+    return "".join(letter if letter.isprintable() or letter == "\n" else "?" for letter in text)
 
 
 def _sendable(text: str) -> str:

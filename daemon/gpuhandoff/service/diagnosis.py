@@ -5,11 +5,12 @@ from __future__ import annotations
 import asyncio
 
 from gpuhandoff.authority.gate import Gate
+from gpuhandoff.authority.table import method_actions
 from gpuhandoff.doctor import Finding, examine
 from gpuhandoff.errors import UnsupportedError
 from gpuhandoff.host import Host
 from gpuhandoff.messages import Body, Call, RemoteError, Variant
-from gpuhandoff.names import ACTION_INSPECT, MANAGER_INTERFACE
+from gpuhandoff.names import MANAGER_INTERFACE
 from gpuhandoff.service.fleet import Fleet
 from gpuhandoff.service.objects import ObjectTree
 from gpuhandoff.survey.surroundings import surroundings
@@ -30,7 +31,8 @@ class Diagnosis:
 
     async def diagnose(self, call: Call) -> Body:
         """Look at the machine and at what else is installed, and tell what is found, the worst first."""
-        await self._gate.allow(call.sender, (ACTION_INSPECT,), {}, interactive=call.interactive)
+        actions = method_actions(call.interface, call.member)
+        await self._gate.allow(call.sender, actions, {}, interactive=call.interactive)
         try:
             world = await self._fleet.survey()
         except (OSError, RemoteError) as error:

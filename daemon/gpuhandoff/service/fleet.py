@@ -96,14 +96,14 @@ class Fleet:
             self._surveyor.cancel()
             await asyncio.gather(self._surveyor, return_exceptions=True)
 
-    async def survey(self, *, with_processes: bool = False) -> World:
+    async def survey(self, *, with_processes: bool = False, with_mappings: bool = True) -> World:
         """Look at the whole machine and publish what changed; one look at a time: an older never replaces a newer."""
         async with self._turn:
-            return await self._survey(with_processes=with_processes)
+            return await self._survey(with_processes=with_processes, with_mappings=with_mappings)
 
-    async def _survey(self, *, with_processes: bool) -> World:
+    async def _survey(self, *, with_processes: bool, with_mappings: bool) -> World:
         self._stale.clear()
-        world = await survey(self._host, self._services, with_processes=with_processes)
+        world = await survey(self._host, self._services, with_processes=with_processes, with_mappings=with_mappings)
         gone = {gpu.address for gpu in self._world.gpus} - {gpu.address for gpu in world.gpus} if self._world else set()
         for address in gone:
             self._tree.withdraw(gpu_path(address))
@@ -120,9 +120,9 @@ class Fleet:
         return world
 
     async def look_again(self) -> None:
-        """Survey after something happened. A survey that fails does not change how a job ended."""
+        """Survey after something happened, quickly: nothing is decided upon it. One that fails changes no job's end."""
         try:
-            await self.survey()
+            await self.survey(with_mappings=False)
         except (OSError, RemoteError) as error:
             log.warning("the survey failed, looking again in %g s: %s", PATIENCE, error)
             asyncio.get_running_loop().call_later(PATIENCE, self._stale.set)

@@ -4,17 +4,20 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from dataclasses import replace
 
 from gpuhandoff.authority.gate import Gate
 from gpuhandoff.config import Configuration
 from gpuhandoff.config.options import quote
 from gpuhandoff.errors import BusyError, InvalidArgsError, ProblemError, UnsupportedError, WrongStateError
+from gpuhandoff.host.roms import is_hidden, read_file
 from gpuhandoff.hypervisor.consent import in_configuration
 from gpuhandoff.hypervisor.domain import Domain
 from gpuhandoff.hypervisor.meaning import gpus_of, needs, refuse_domain
 from gpuhandoff.hypervisor.parse import parse_domain
+from gpuhandoff.hypervisor.rom import LARGEST as LARGEST_ROM
+from gpuhandoff.hypervisor.rom import problem_of
 from gpuhandoff.messages import Body, Call, RemoteError
 from gpuhandoff.model.address import PciAddress
 from gpuhandoff.model.request import Operation, Options, Request, Why
@@ -118,6 +121,24 @@ class Hypervisor:
         finally:
             unwatch()
 
+    async def _refuse_rom(self, domain: Domain, gpus: Iterable[Gpu]) -> None:
+        """Refuse a ROM file that is none, or another card's: the guest would start to a black screen, and nobody say why."""
+        displays = {gpu.address: gpu.display for gpu in gpus}
+        for one in domain.hostdevs:
+            display = displays.get(one.address)
+            if display is None or not one.rom_file or one.rom_bar is False or is_hidden(one.rom_file):
+                continue
+            try:
+                data = await asyncio.to_thread(read_file, one.rom_file, LARGEST_ROM)
+            except FileNotFoundError as error:
+                raise InvalidArgsError(f"The ROM file {one.rom_file} of {one.address} is not there.") from error
+            except OSError as error:  # Libvirt, which may see it, will say.
+                log.warning("the ROM file %s cannot be looked at: %s", one.rom_file, error)
+                continue
+            problem = problem_of(data, display.vendor, display.device)
+            if problem:
+                raise InvalidArgsError(f"{one.rom_file} is no ROM for {one.address}: {problem}.")
+
     async def _allowed(self, sender: str, guest: str, domain: Domain, address: PciAddress) -> tuple[World, tuple[Gpu, ...]]:
         """Return the machine and the domain's GPUs when nothing about them speaks against it; a refusal is in history."""
         try:
@@ -125,6 +146,7 @@ class Hypervisor:
             world = await self._look()
             gpus = gpus_of(domain, world)
             refuse_domain(domain, gpus, world)
+            await self._refuse_rom(domain, gpus)
             for gpu in gpus:
                 self._refuse_lent(guest, gpu)
         except ProblemError as problem:

@@ -10,6 +10,7 @@ from gpuhandoff.errors import InhibitedError, InvalidArgsError, LimitsExceededEr
 from gpuhandoff.messages import Unsubscribe
 
 PER_CALLER = 16
+PER_USER = 32
 IN_ALL = 256
 TEXT = 200
 """Characters of `who` and `why`."""
@@ -21,6 +22,7 @@ class Inhibitor:
 
     cookie: int
     sender: str
+    uid: int
     who: str
     why: str
     mode: str
@@ -35,7 +37,7 @@ class Inhibitors:
         self._held: dict[int, Inhibitor] = {}
         self._released = asyncio.Event()
 
-    def check(self, sender: str, who: str, why: str, mode: str) -> None:
+    def check(self, sender: str, uid: int, who: str, why: str, mode: str) -> None:
         """Raise when such an inhibitor cannot be taken."""
         if mode not in {"delay", "block"}:
             raise InvalidArgsError("mode: delay or block is expected.")
@@ -43,13 +45,15 @@ class Inhibitors:
             if not text or len(text) > TEXT or not text.isprintable():
                 raise InvalidArgsError(f"{name}: 1 to {TEXT} printable characters are expected.")
         mine = sum(inhibitor.sender == sender for inhibitor in self._held.values())
-        if mine >= PER_CALLER or len(self._held) >= IN_ALL:
-            raise LimitsExceededError(f"One caller may hold {PER_CALLER} inhibitors, all callers {IN_ALL}.")
+        users = sum(inhibitor.uid == uid for inhibitor in self._held.values())
+        if mine >= PER_CALLER or users >= PER_USER or len(self._held) >= IN_ALL:
+            limits = f"{PER_CALLER} inhibitors, one user {PER_USER}, all of them {IN_ALL}"
+            raise LimitsExceededError(f"One caller may hold {limits}.")
 
-    def add(self, sender: str, who: str, why: str, mode: str, unwatch: Unsubscribe) -> int:
+    def add(self, sender: str, uid: int, who: str, why: str, mode: str, unwatch: Unsubscribe) -> int:
         """Take an inhibitor and return its cookie."""
         cookie = next(self._cookies)
-        self._held[cookie] = Inhibitor(cookie, sender, who, why, mode, unwatch)
+        self._held[cookie] = Inhibitor(cookie, sender, uid, who, why, mode, unwatch)
         return cookie
 
     def remove(self, sender: str, cookie: int) -> None:

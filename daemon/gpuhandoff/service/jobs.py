@@ -28,6 +28,8 @@ from gpuhandoff.service.paths import gpu_path
 
 log = logging.getLogger(__name__)
 
+KEPT_OF_ONE_USER = 32
+"""Of more that have ended, the oldest are forgotten before their time."""
 KEPT = 60.0
 """Seconds that an ended job's object stays readable."""
 
@@ -218,6 +220,10 @@ class Jobs:
         self._tree.emit(MANAGER_PATH, MANAGER_INTERFACE, "JobRemoved", job.path, job.result)
         loop = asyncio.get_running_loop()
         self._expiry[job.path] = loop.call_later(KEPT, self._forget, job.path)
+        of_the_same = [path for path in self._expiry if self._known[path].uid == job.uid]
+        for path in of_the_same[:-KEPT_OF_ONE_USER]:
+            self._expiry[path].cancel()
+            self._forget(path)
         self._ended(job)
 
     def _forget(self, path: str) -> None:

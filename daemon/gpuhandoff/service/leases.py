@@ -30,6 +30,7 @@ class Leases:
         self._journals = journals
         self._moves = moves
         self._tasks: set[asyncio.Task[None]] = set()
+        self._held: set[tuple[str, PciAddress]] = set()
 
     async def on_departure(self, sender: str, callback: Callable[[], None]) -> Unsubscribe:
         """Call back once when a unique name leaves the bus, also when it has left already."""
@@ -50,17 +51,31 @@ class Leases:
         return unsubscribe
 
     async def hold(self, sender: str, gpu: PciAddress) -> None:
-        """Take a GPU back when `sender` leaves, for whose stay it is lent or is just being handed off."""
+        """Take a GPU back when `sender` leaves, for whose stay it is lent or is just being handed off.
+
+        However often it asks, it is watched once.
+        """
+        if (sender, gpu) in self._held:
+            return
+        self._held.add((sender, gpu))
         unsubscribe: list[Unsubscribe] = []
 
         def departed() -> None:
-            task = asyncio.create_task(self._take_back(sender, gpu), name=f"lease of {gpu}")
-            self._tasks.add(task)
-            task.add_done_callback(self._tasks.discard)
+            if (sender, gpu) in self._held:
+                self._held.discard((sender, gpu))
+                task = asyncio.create_task(self._take_back(sender, gpu), name=f"lease of {gpu}")
+                self._tasks.add(task)
+                task.add_done_callback(self._tasks.discard)
             while unsubscribe:
                 unsubscribe.pop()()
 
-        unsubscribe.append(await self.on_departure(sender, departed))
+        try:
+            unsubscribe.append(await self.on_departure(sender, departed))
+        except BaseException:
+            self._held.discard((sender, gpu))
+            raise
+        if (sender, gpu) not in self._held:  # it has left meanwhile
+            departed()
 
     async def stop(self) -> None:
         """Watch no longer; the GPUs stay where they are."""

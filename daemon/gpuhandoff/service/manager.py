@@ -2,25 +2,21 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Callable, Mapping
+from dataclasses import replace
 
 from gpuhandoff.authority.gate import Gate
-from gpuhandoff.authority.table import request_actions
+from gpuhandoff.authority.table import may_cancel, method_actions, request_actions
 from gpuhandoff.config import Configuration
 from gpuhandoff.config.options import RECLAIM_OPTIONS, parse_options
-from gpuhandoff.errors import InvalidArgsError, UnsupportedError
+from gpuhandoff.errors import AccessDeniedError, InvalidArgsError, ProblemError, UnsupportedError
 from gpuhandoff.messages import Body, Call, RemoteError, Variant
 from gpuhandoff.model.address import PciAddress
 from gpuhandoff.model.request import Operation, Options, Request
 from gpuhandoff.model.world import Gpu, World
-from gpuhandoff.names import (
-    ACTION_INHIBIT,
-    ACTION_INSPECT,
-    ACTION_STATUS,
-    JOB_INTERFACE,
-    MANAGER_INTERFACE,
-    MANAGER_PATH,
-)
+from gpuhandoff.names import JOB_INTERFACE, MANAGER_INTERFACE, MANAGER_PATH
+from gpuhandoff.plan.display import others_shown, people_shown
 from gpuhandoff.plan.target import choose
 from gpuhandoff.service.fleet import Fleet
 from gpuhandoff.service.inhibitors import Inhibitors
@@ -81,7 +77,7 @@ class Manager:
 
     async def status(self, call: Call) -> Body:
         """Tell where every GPU is, from what events have told: never waits for the machine."""
-        await self._allow(call, (ACTION_STATUS,))
+        await self._allow(call)
         return (status_report(self._fleet, self._jobs),)
 
     async def plan(self, call: Call) -> Body:
@@ -90,7 +86,7 @@ class Manager:
         if direction not in set(Operation):
             raise InvalidArgsError("direction: handoff or reclaim is expected.")
         _, request = self.request(call, Operation(direction), gpu_text, given)
-        await self._allow(call, (ACTION_INSPECT,))
+        await self._allow(call)
         world = await self.look(with_processes=request.options.quiet)
         gpu = choose(world, request.operation, request.gpu, self._fleet.away())
         record = self._journals.record(gpu.address)
@@ -102,7 +98,7 @@ class Manager:
     async def holders(self, call: Call) -> Body:
         """Tell who has a GPU open."""
         address = parse_address(call.body[0])
-        await self._allow(call, (ACTION_INSPECT,))
+        await self._allow(call)
         world = await self.look()
         gpu = choose(world, Operation.HANDOFF, address, self._fleet.away())
         asker = await self._gate.uid(call.sender)
@@ -111,11 +107,24 @@ class Manager:
     async def inhibit(self, call: Call) -> Body:
         """Hold handoffs off until Uninhibit, or until the caller leaves."""
         who, why, mode = call.body
-        self._inhibitors.check(call.sender, who, why, mode)
-        await self._allow(call, (ACTION_INHIBIT,))
-        self._inhibitors.check(call.sender, who, why, mode)
-        unwatch = await self._leases.on_departure(call.sender, lambda: self._uninhibit_all(call.sender))
-        cookie = self._inhibitors.add(call.sender, who, why, mode, unwatch)
+        uid = await self._gate.uid(call.sender)
+        self._inhibitors.check(call.sender, uid, who, why, mode)
+        await self._allow(call)
+        departed = asyncio.Event()
+
+        def left() -> None:
+            departed.set()
+            self._uninhibit_all(call.sender)
+
+        unwatch = await self._leases.on_departure(call.sender, left)
+        try:
+            if departed.is_set():  # nobody would ever give it back
+                raise AccessDeniedError("The caller has left the bus.")
+            self._inhibitors.check(call.sender, uid, who, why, mode)
+        except ProblemError:
+            unwatch()
+            raise
+        cookie = self._inhibitors.add(call.sender, uid, who, why, mode, unwatch)
         self._publish_inhibited()
         return (cookie,)
 
@@ -126,24 +135,17 @@ class Manager:
         return ()
 
     async def cancel(self, call: Call) -> Body:
-        """Stop a handoff: its own caller may, and whoever may do what it does."""
+        """Stop a handoff: for whose it is, and root. Everybody else may watch it."""
         job = self._jobs.find(call.path)
-        if call.sender != job.request.sender:
-            await self._gate.allow(
-                call.sender,
-                request_actions(job.request),
-                self._details(job.request),
-                interactive=call.interactive,
-            )
+        if not may_cancel(job.uid, await self._gate.uid(call.sender)):
+            raise AccessDeniedError(f"Job {job.number} was started by somebody else; only they and root can cancel it.")
         self._jobs.cancel(job)
         return ()
 
     async def _move(self, call: Call, operation: Operation) -> Body:
         gpu, request = self.request(call, operation, *call.body)
-        await self._gate.allow(
-            call.sender, request_actions(request), self._details(request), interactive=request.interactive
-        )
         uid = await self._gate.uid(call.sender)
+        request = await self._allow_request(request, gpu, uid)
         await self._jobs.recovered(gpu.address)
         job = self._moves.start(request, gpu.address, uid)
         if request.options.lease:
@@ -177,15 +179,25 @@ class Manager:
             options = parse_options(given, self._configuration().options_for(gpu.address, named.vm))
         return gpu, Request(operation, gpu.address, options, call.sender, call.interactive or options.interactive)
 
-    def _details(self, request: Request) -> dict[str, str]:
-        """What the password prompt shows."""
-        gpu = self._fleet.world.gpu(request.gpu) if request.gpu is not None else None
-        return {
-            "gpu": f"{gpu.address} ({gpu.name})" if gpu is not None else str(request.gpu or "the GPU"),
-            "vm": request.options.vm or "a virtual machine",
-        }
+    async def _allow_request(self, request: Request, gpu: Gpu, uid: int) -> Request:
+        """Return the request once all that it may do is allowed, with whose desktop may end.
 
-    async def _allow(self, call: Call, actions: tuple[str, ...]) -> None:
+        Whose that is, is what was last seen. The job looks again, and goes no further than what was allowed.
+        """
+        people = people_shown(self._fleet.world, gpu)
+        others = others_shown(self._fleet.world, gpu, uid)
+        actions = request_actions(request, others=others)
+        details = {
+            "gpu": f"{gpu.address} ({gpu.name})",
+            "vm": request.options.vm or "a virtual machine",
+            "sessions": ", ".join(sorted(people.values())) or "nobody",
+            "guest": gpu.guest.name if gpu.guest is not None else "the virtual machine",
+        }
+        await self._gate.allow(request.sender, actions, details, interactive=request.interactive)
+        return replace(request, only_user=None if others else uid)
+
+    async def _allow(self, call: Call) -> None:
+        actions = method_actions(call.interface, call.member)
         await self._gate.allow(call.sender, actions, {}, interactive=call.interactive)
 
     def _uninhibit_all(self, sender: str) -> None:

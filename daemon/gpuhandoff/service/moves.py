@@ -18,6 +18,7 @@ from gpuhandoff.model.world import Gpu, Process, World
 from gpuhandoff.names import MANAGER_INTERFACE, MANAGER_PATH
 from gpuhandoff.plan.handoff import plan_handoff
 from gpuhandoff.plan.reclaim import plan_release
+from gpuhandoff.plan.refusal import refuse_others
 from gpuhandoff.service.chronicle import Chronicle
 from gpuhandoff.service.fleet import Fleet
 from gpuhandoff.service.inhibitors import Inhibitors
@@ -121,6 +122,7 @@ class Moves:
         plan = self._plan_handoff(world, gpu, options)
         if options.dry_run:
             return
+        refuse_others(world, gpu, job.request.only_user)
         await self._chronicle.begin(job)
         self._prepare(job.gpu, start=True)
         try:

@@ -59,8 +59,10 @@ class ObjectTree:
 
     def check(self) -> None:
         """Raise ApiMismatchError unless XML, handlers and authorisation table name the same methods."""
-        declared = {(name, member) for name, one in interfaces().items() for member in one.methods}
-        for title, found in (("handler", set(self._handlers)), ("row in the authorisation table", set(METHODS))):
+        known = {**interfaces(), **standard_interfaces()}
+        declared = {(name, member) for name, one in known.items() for member in one.methods}
+        handlers = {*self._handlers, *self._standard}
+        for title, found in (("handler", handlers), ("row in the authorisation table", set(METHODS))):
             for interface, member in sorted(declared - found):
                 raise ApiMismatchError(f"{interface}.{member} is in the XML, but there is no {title} for it.")
             for interface, member in sorted(found - declared):

@@ -6,14 +6,15 @@ import json
 from collections.abc import Mapping
 
 from gpuhandoff.authority.gate import Gate
-from gpuhandoff.authority.table import request_actions
+from gpuhandoff.authority.table import method_actions, request_actions
 from gpuhandoff.errors import InvalidArgsError
 from gpuhandoff.history.pace import pace
 from gpuhandoff.messages import Body, Call, Variant
 from gpuhandoff.model.plan import Json
 from gpuhandoff.model.request import Operation, Request
 from gpuhandoff.model.world import Gpu, World
-from gpuhandoff.names import ACTION_INSPECT, MANAGER_INTERFACE
+from gpuhandoff.names import MANAGER_INTERFACE
+from gpuhandoff.plan.display import others_shown
 from gpuhandoff.plan.layout import why_desktop_stays
 from gpuhandoff.plan.people import describe
 from gpuhandoff.plan.preview import UNDO, preview
@@ -60,18 +61,19 @@ class Previews:
         if direction not in set(Operation):
             raise InvalidArgsError("direction: handoff or reclaim is expected.")
         _, request = self._manager.request(call, Operation(direction), gpu_text, given)
-        await self._gate.allow(call.sender, (ACTION_INSPECT,), {}, interactive=call.interactive)
+        actions = method_actions(call.interface, call.member)
+        await self._gate.allow(call.sender, actions, {}, interactive=call.interactive)
         asker = await self._gate.uid(call.sender)
         world = await self._manager.look(with_processes=True)
         gpu = choose(world, request.operation, request.gpu, self._fleet.away())
         record = self._journals.record(gpu.address)
         if request.operation is Operation.RECLAIM and record is not None:
             steps = [(entry.name, "undo it", "", entry.arguments) for entry in record.to_undo()]
-            return (self._answer(world, gpu, request, steps, {}, undoing=True),)
+            return (self._answer(world, gpu, asker, request, steps, {}, undoing=True),)
         plan = self._moves.plan(world, gpu, request.operation, request.options)
         steps = [(step.name, step.does, step.costs, step.arguments) for step in plan.steps]
         if request.operation is Operation.RECLAIM:
-            return (self._answer(world, gpu, request, steps, {}),)
+            return (self._answer(world, gpu, asker, request, steps, {}),)
         seen = preview(world, gpu, plan)
         lost = {
             "sessions": Variant("as", [f"{one.user} on {one.seat}" for one in seen.sessions]),
@@ -80,12 +82,13 @@ class Previews:
             "lost": Variant("as", list(seen.lost)),
             "ended": Variant("as", [describe(world, holder, asker) for holder in seen.ended]),
         }
-        return (self._answer(world, gpu, request, steps, lost),)
+        return (self._answer(world, gpu, asker, request, steps, lost),)
 
     def _answer(
         self,
         world: World,
         gpu: Gpu,
+        asker: int,
         request: Request,
         steps: list[tuple[str, str, str, Json]],
         lost: Mapping[str, Variant],
@@ -112,7 +115,7 @@ class Previews:
             "direction": Variant("s", str(request.operation)),
             "steps": Variant("aa{sv}", rows),
             "seconds": Variant("d", sum(one for one in taken if one > 0) if any(one >= 0 for one in taken) else UNKNOWN),
-            "asks": Variant("as", list(request_actions(request))),
+            "asks": Variant("as", list(request_actions(request, others=others_shown(world, gpu, asker)))),
             "desktop": Variant("s", why_desktop_stays(world, gpu)),
             "reset-verdict": Variant("s", str(verdict.kind)),
             "reset-reason": Variant("s", verdict.reason),

@@ -7,6 +7,7 @@ import logging
 import os
 import sys
 
+from gpuhandoff.service.plain_log import PlainFormatter
 from systemd import daemon, journal  # type: ignore[attr-defined]  # its modules are C
 
 
@@ -15,10 +16,10 @@ def configure_log(*more: logging.Handler) -> None:
     handler: logging.Handler
     if "JOURNAL_STREAM" in os.environ:
         handler = journal.JournalHandler(SYSLOG_IDENTIFIER="gpuhandoffd")
-        handler.setFormatter(logging.Formatter("%(message)s"))
+        handler.setFormatter(PlainFormatter("%(message)s"))
     else:
         handler = logging.StreamHandler(sys.stderr)
-        handler.setFormatter(logging.Formatter("%(levelname)s %(name)s: %(message)s"))
+        handler.setFormatter(PlainFormatter("%(levelname)s %(name)s: %(message)s"))
     logging.basicConfig(level=logging.INFO, handlers=[handler, *more])
 
 

@@ -6,6 +6,8 @@ import logging
 import time
 from collections import deque
 
+from gpuhandoff.service.plain_log import PlainFormatter
+
 MOST = 300
 LONGEST = 2000
 """Characters of one; a traceback has that many."""
@@ -17,7 +19,7 @@ class RecentLines(logging.Handler):
     def __init__(self) -> None:
         super().__init__()
         self._lines: deque[str] = deque(maxlen=MOST)
-        formatter = logging.Formatter("%(asctime)s.%(msecs)03dZ %(levelname)s %(name)s: %(message)s", "%Y-%m-%dT%H:%M:%S")
+        formatter = PlainFormatter("%(asctime)s.%(msecs)03dZ %(levelname)s %(name)s: %(message)s", "%Y-%m-%dT%H:%M:%S")
         formatter.converter = time.gmtime
         self.setFormatter(formatter)
 

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 from gpuhandoff.authority.gate import Gate
+from gpuhandoff.authority.table import method_actions
 from gpuhandoff.config.quote import nearest, quote
 from gpuhandoff.errors import InvalidArgsError
 from gpuhandoff.messages import Body, Call
 from gpuhandoff.model.address import PciAddress
-from gpuhandoff.names import ACTION_INSPECT, MANAGER_INTERFACE
+from gpuhandoff.names import MANAGER_INTERFACE
 from gpuhandoff.service.chronicle import Chronicle
 from gpuhandoff.service.fleet import Fleet
 from gpuhandoff.service.manager import parse_address
@@ -57,4 +58,5 @@ class Records:
         return gpu.address if gpu is not None else address
 
     async def _allow(self, call: Call) -> None:
-        await self._gate.allow(call.sender, (ACTION_INSPECT,), {}, interactive=call.interactive)
+        actions = method_actions(call.interface, call.member)
+        await self._gate.allow(call.sender, actions, {}, interactive=call.interactive)

@@ -57,9 +57,13 @@ class Subscriptions:
                 except Exception:
                     log.exception("a subscriber to %s.%s failed", signal.interface, signal.member)
 
-    def may_come_from(self, sender: str) -> bool:
-        """Tell whether anybody may want a signal of `sender`, a unique name or the bus itself."""
-        return any(match.sender is None or self._owners.owner(match.sender) == sender for match, _ in self._entries)
+    def may_want(self, sender: str, first: str) -> bool:
+        """Tell whether anybody may want a signal of `sender`, a unique name or the bus itself, with that first argument."""
+        return any(
+            (match.arg0 is None or match.arg0 == first)
+            and (match.sender is None or self._owners.owner(match.sender) == sender)
+            for match, _ in self._entries
+        )
 
     def _forget(self, entry: tuple[Match, Callable[[Signal], None]]) -> bool:
         count = len(self._entries)

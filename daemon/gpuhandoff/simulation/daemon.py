@@ -17,6 +17,7 @@ from gpuhandoff.messages import Bus, Call, RemoteError, Reply
 from gpuhandoff.names import HOOK_PATTERNS
 from gpuhandoff.service.bus import connect
 from gpuhandoff.service.daemon import Setting
+from gpuhandoff.service.plain_log import PlainFormatter
 from gpuhandoff.service.recent import RecentLines
 from gpuhandoff.service.serving import serve
 from gpuhandoff.simulation.archive import SimulatedArchive
@@ -27,13 +28,17 @@ from gpuhandoff.simulation.scenarios import SCENARIOS
 
 NAME = "org.gpuhandoff.Simulation"
 PATH = "/org/gpuhandoff/Simulation"
+OPERATIONS = 1000
+"""Of the machine's operations, so many are remembered."""
 
 log = logging.getLogger(__name__)
 
 
 async def run_simulated(scenario: str, *, deny: Sequence[str]) -> int:
     """Serve a simulated machine on the bus at DBUS_SYSTEM_BUS_ADDRESS until SIGTERM; return the exit status."""
-    logging.basicConfig(level=logging.INFO, format="%(levelname)s %(name)s: %(message)s", stream=sys.stderr)
+    handler = logging.StreamHandler(sys.stderr)
+    handler.setFormatter(PlainFormatter("%(levelname)s %(name)s: %(message)s"))
+    logging.basicConfig(level=logging.INFO, handlers=[handler])
     recent = RecentLines()
     logging.getLogger().addHandler(recent)
     try:
@@ -49,6 +54,7 @@ async def run_simulated(scenario: str, *, deny: Sequence[str]) -> int:
     for number in (signal.SIGTERM, signal.SIGINT):
         loop.add_signal_handler(number, stopping.set)
     machine.polkit.denied.update(deny)
+    machine.faults.remembered = OPERATIONS
     try:
         await machine.attach(await connect(), await connect(descriptors=True), await connect())
         await _Outside(machine).attach(await connect())

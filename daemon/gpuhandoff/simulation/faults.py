@@ -62,6 +62,8 @@ class Faults:
     faults: list[Fault] = field(default_factory=list)
     on_operation: Callable[[Operation], None] = lambda _: None
     """Told of every operation before anything else happens with it."""
+    remembered: int = 1_000_000
+    """Operations of which the latter half is kept when there are more."""
 
     def set(
         self,
@@ -86,6 +88,8 @@ class Faults:
     async def guard(self, operation: Operation, perform: Perform) -> Any:
         """Carry out an operation, or what a fault makes of it."""
         self.log.append(operation)
+        if len(self.log) > self.remembered:
+            del self.log[: self.remembered // 2]
         self.on_operation(operation)
         striking = [fault for fault in self.faults if fault.fits(operation)]
         return await (striking[0].effect(perform) if striking else perform())

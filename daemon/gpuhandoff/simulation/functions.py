@@ -32,6 +32,7 @@ def add_function(machine: SimulatedMachine, device: PciDevice) -> None:
         tree.text(f"{path}/boot_vga", f"{int(device.boot_vga)}\n")
     if device.reset_method:
         tree.text(f"{path}/reset_method", f"{device.reset_method}\n")
+    tree.text(f"{path}/config", lambda: _configuration(machine, device))
     _add_windows(machine, device)
     _add_override(machine, device)
     _add_power(machine, device)
@@ -52,14 +53,44 @@ def _reserved(machine: SimulatedMachine, group: int) -> str:
 
 def _add_windows(machine: SimulatedMachine, device: PciDevice) -> None:
     """Six windows, the expansion ROM, six more that only bridges have; where each could be, which asks the card itself."""
-    lines = ["0x0000000000000000 0x0000000000000000 0x0000000000000000"] * 13
-    for number, size, possible in device.bars:
-        start = (device.address.bus + 1 << 40) + (number << 36)
-        lines[number] = f"0x{start:016x} 0x{start + (size << 20) - 1:016x} 0x000000000014220c"
+    for number, _, possible in device.bars:
         if possible:
             bits = sum(1 << (one.bit_length() - 1) for one in possible)
-            machine.tree.text(f"{device.path}/resource{number}_resize", partial(_asked, machine, device, bits))
-    machine.tree.text(f"{device.path}/resource", "".join(f"{line}\n" for line in lines))
+            read = partial(_asked, machine, device, bits)
+            machine.tree.text(f"{device.path}/resource{number}_resize", read, partial(_resize, machine, device, number))
+    machine.tree.text(f"{device.path}/resource", lambda: _resources(device))
+
+
+def _resources(device: PciDevice) -> str:
+    lines = ["0x0000000000000000 0x0000000000000000 0x0000000000000000"] * 13
+    for number, size, _ in device.bars:
+        start = (device.address.bus + 1 << 40) + (number << 36)
+        if size:
+            lines[number] = f"0x{start:016x} 0x{start + (size << 20) - 1:016x} 0x000000000014220c"
+    return "".join(f"{line}\n" for line in lines)
+
+
+async def _resize(machine: SimulatedMachine, device: PciDevice, number: int, text: str) -> None:
+    """Set a window: under the device's lock, while no driver is bound, to a size that it can have (kernel.md 5)."""
+    path = f"{device.path}/resource{number}_resize"
+    await machine.waits.until(lambda: not device.lock.locked(), "resource_resize_store")
+    possible = next(possible for place, _, possible in device.bars if place == number)
+    if device.driver is not None:
+        raise failure(errno.EBUSY, path)
+    if not text.strip().isdecimal() or 1 << int(text) not in possible:
+        raise failure(errno.EINVAL, path)
+    wanted = 0 if device.homeless else 1 << int(text)
+    device.bars = tuple((place, wanted if place == number else size, sizes) for place, size, sizes in device.bars)
+
+
+def _configuration(machine: SimulatedMachine, device: PciDevice) -> str:
+    """Vendor and device as the card itself says, in hexadecimal; all ones from one that is dead."""
+    device.wakes += suspended(machine, device)
+    return "ff" * 4 if device.dead else f"{_swapped(device.vendor)}{_swapped(device.device)}"
+
+
+def _swapped(number: int) -> str:
+    return number.to_bytes(2, "little").hex()
 
 
 def _asked(machine: SimulatedMachine, device: PciDevice, bits: int) -> str:

@@ -56,6 +56,8 @@ class Graphics:
         self._cards: dict[str, Card] = {}
         self._firmware: Firmware | None = None
         self._console_bound = False
+        self.unseen: set[str] = set()
+        """Outputs, `card0-DP-1`, whose screen the driver has not found by itself, until it is told to look."""
         machine.tree.text("/proc/fb", self._list_framebuffers)
         machine.tree.text(f"{CONSOLES}/vtcon0/name", "(S) dummy device\n")
         machine.tree.text(f"{CONSOLES}/vtcon0/bind", lambda: f"{int(not self._console_bound)}\n", lambda _: None)
@@ -118,7 +120,7 @@ class Graphics:
     def _add_connector(self, card: Card, connector: str, *, connected: bool) -> None:
         tree, name = self._machine.tree, f"card{card.number}-{connector}"
         path = f"{card.path}/card{card.number}/{name}"
-        tree.text(f"{path}/status", "connected\n" if connected else "disconnected\n")
+        tree.text(f"{path}/status", lambda: self._status(name, connected=connected), lambda _: self.unseen.discard(name))
         tree.text(f"{path}/enabled", "enabled\n" if connected else "disabled\n")
         tree.text(f"{path}/dpms", "On\n" if connected else "Off\n")
         tree.link(f"{path}/device", f"{card.path}/card{card.number}")
@@ -196,6 +198,9 @@ class Graphics:
     def _bind_console(self, text: str) -> None:
         """A write never fails; the console is bound or not (kernel.md 2)."""
         self._console_bound = text.strip() == "1"
+
+    def _status(self, name: str, *, connected: bool) -> str:
+        return "connected\n" if connected and name not in self.unseen else "disconnected\n"
 
     def _list_framebuffers(self) -> str:
         return "".join(f"{number} {one.name}\n" for number, one in sorted(self._framebuffers.items()))

@@ -103,6 +103,16 @@ class SimulatedKernel:
         await self._perform(Operation("read", path), perform, deadline)
         return text[0] if text else ""
 
+    async def read_head(self, path: str, count: int, *, deadline: float = DEADLINE) -> bytes:
+        """Read the beginning of a file whose text here is hexadecimal."""
+        text: list[str] = []
+
+        async def perform() -> None:
+            text.append(self._read(path))
+
+        await self._perform(Operation("read", path), perform, deadline)
+        return bytes.fromhex(text[0])[:count] if text else b""
+
     async def write(self, path: str, text: str, *, deadline: float = DEADLINE) -> None:
         """Write a text, all at once."""
         if not text:

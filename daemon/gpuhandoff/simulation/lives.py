@@ -50,6 +50,8 @@ class Life:
         """Stop every task where it is; it never ends, so nobody may wait for it."""
         self.ended = True
         current = asyncio.current_task()
+        if current is not None:  # what kills it is no failure that anybody has to hear of, at some later time and place
+            current.add_done_callback(lambda task: task.cancelled() or task.exception(), context=outside())
         for task, context in list(self._tasks.items()):
             if not task.done() and task is not current:
                 self._lay_out(task, context)

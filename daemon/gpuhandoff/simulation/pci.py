@@ -46,6 +46,10 @@ class PciDevice:
     reset_method: str = ""
     bars: tuple[tuple[int, int, tuple[int, ...]], ...] = ()
     """Number, size, and the sizes to which it can be set, in MiB."""
+    dead: bool = False
+    """It does not answer any more, as after a reset that failed (kernel.md 4.2): no driver takes it."""
+    homeless: bool = False
+    """A window that is resized finds no place (kernel.md 5)."""
     wakes: int = 0
     """How often somebody has woken it by looking into its registers while it slept."""
     control: str = "on"
@@ -193,6 +197,8 @@ class PciBus:
         self._tree.link(f"{DRIVERS}/{driver.name}/{device.address}", device.path)
         try:
             await self._machine.waits.takes(driver.probe_seconds)
+            if device.dead and not driver.shares_group:
+                raise failure(errno.EIO, f"{DRIVERS}/{driver.name}/bind")
             await driver.probe(device)
         except OSError:
             self._unlink(device, driver)

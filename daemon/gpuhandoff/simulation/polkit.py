@@ -16,6 +16,8 @@ AUTHORITY = "org.freedesktop.PolicyKit1.Authority"
 AUTHORITY_PATH = "/org/freedesktop/PolicyKit1/Authority"
 CANCELLED = "org.freedesktop.PolicyKit1.Error.Cancelled"
 ALLOW_INTERACTION = 1
+REMEMBERED = 500
+"""Questions."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -56,11 +58,13 @@ class SimulatedPolkit(StandIn):
         interactive = bool(flags & ALLOW_INTERACTION)
         who = subject["name"].value if kind == "system-bus-name" else kind
         self.questions.append(Question(action, str(who), dict(details), interactive))
-        if action in self.unanswered:
+        if len(self.questions) > REMEMBERED:
+            del self.questions[: REMEMBERED // 2]
+        if action in self.unanswered and interactive:
             await self._wait_for_person(call.sender, cancellation)
         if action in self.denied:
             return _result(authorized=False)
-        if action in self.challenged and not interactive:
+        if action in self.challenged | self.unanswered and not interactive:
             return _result(authorized=False, challenge=True)
         return _result(authorized=True)
 

@@ -174,7 +174,7 @@ class SimulatedProcesses:
         """Return every process."""
         return tuple(process.value for process in self._processes.values())
 
-    async def holding(self, nodes: Collection[str]) -> tuple[OpenNode, ...]:
+    async def holding(self, nodes: Collection[str], *, mappings: bool = True) -> tuple[OpenNode, ...]:
         """Return who has any of these nodes open."""
         found = []
         for process in self._processes.values():

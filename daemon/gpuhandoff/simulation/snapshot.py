@@ -70,6 +70,7 @@ def _functions(machine: SimulatedMachine) -> dict[str, Any]:
             "control": device.control,
             "d3cold_allowed": device.d3cold_allowed,
             "suspended": suspended(machine, device),
+            "windows": [size for _, size, _ in device.bars],
         }
         for address, device in machine.pci.devices.items()
     }

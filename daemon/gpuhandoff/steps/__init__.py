@@ -13,6 +13,7 @@ from gpuhandoff.steps.inhibit_sleep import InhibitSleep
 from gpuhandoff.steps.load_vfio import LoadVfio
 from gpuhandoff.steps.quiet_host import QuietHost
 from gpuhandoff.steps.release_functions import ReleaseFunctions
+from gpuhandoff.steps.resize_bars import ResizeBars
 from gpuhandoff.steps.settle_holders import SettleHolders
 from gpuhandoff.steps.step import Step
 from gpuhandoff.steps.stop_display import StopDisplay
@@ -36,6 +37,7 @@ def make_steps() -> Mapping[str, Step]:
         UnbindConsoles(),
         UnbindFramebuffers(),
         UnloadDriver(),
+        ResizeBars(),
         BindVfio(),
         ConfineHost(),
         QuietHost(),

@@ -22,6 +22,7 @@ from gpuhandoff.steps.pci_function import (
     unbind,
     write_override,
 )
+from gpuhandoff.steps.proof import refuse_dead
 
 
 class ReleaseFunctions:
@@ -43,6 +44,7 @@ class ReleaseFunctions:
         """Release consumers first, probe the display function first."""
         functions = list(arguments["functions"])
         await refuse_guest(host, functions)
+        await refuse_dead(host, functions)
         for address in sorted(functions, reverse=True):
             await write_override(host, address, "")
             if on_vfio(host, address):

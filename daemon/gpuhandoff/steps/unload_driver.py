@@ -14,10 +14,13 @@ import logging
 from collections.abc import Iterable, Mapping
 
 from gpuhandoff.errors import InUseError, RolledBackError
-from gpuhandoff.host import Host
+from gpuhandoff.host import Host, OpenNode
 from gpuhandoff.model.plan import Json
+from gpuhandoff.model.roles import follows_its_card, is_seat_service
 from gpuhandoff.model.world import VFIO_DRIVER
+from gpuhandoff.steps.holders import name_open, wait_free
 from gpuhandoff.steps.pci_function import DEVICES, driver_of, probe, unbind, write_override
+from gpuhandoff.steps.proof import find_screens, probe_again, refuse_dead, screens
 
 PATIENCE = 3.0
 """Seconds for the last user of a module to let go: references drop shortly after descriptors do."""
@@ -27,6 +30,7 @@ LOAD_DEADLINE = 60.0
 CHILDREN = 10.0
 """Seconds for the devices that drivers make: sound cards come after the bind, from a work queue (kernel.md 9)."""
 _SUBSYSTEMS = ("drm", "sound")
+_BLOCKING = ("/dev/snd/", "/dev/i2c-")
 
 log = logging.getLogger(__name__)
 
@@ -48,10 +52,12 @@ class UnloadDriver:
             "modules": modules,
             "stack": stack,
             "children": _children(host, arguments["functions"]),
+            "screens": screens(host, str(arguments["display"])),
         }
 
     async def apply(self, host: Host, arguments: Json, saved: Json) -> None:
-        """Unbind the siblings, remove the modules; without modules unbind the display function."""
+        """Look once more, unbind the siblings, remove the modules; without modules unbind the display function."""
+        await _refuse_latecomers(host, arguments.get("nodes", ()), unbinding=not saved["modules"])
         display = str(arguments["display"])
         for address in sorted(arguments["functions"], reverse=True):
             if address != display and driver_of(host, address) != VFIO_DRIVER:
@@ -69,6 +75,7 @@ class UnloadDriver:
         """
         display = str(arguments["display"])
         drivers = {address: driver for address, driver in saved["drivers"].items() if driver}
+        await refuse_dead(host, drivers)
         for address, driver in drivers.items():
             if driver_of(host, address) != driver:
                 await write_override(host, address, driver)
@@ -79,14 +86,55 @@ class UnloadDriver:
                     raise RolledBackError(f"The module {name} is not there, although it was loaded without an error.")
         for address in sorted(drivers, key=lambda one: (one != display, one)):
             await probe(host, address, drivers[address])
+        await self._prove(host, display, drivers.get(display, ""), saved)
+
+    async def _prove(self, host: Host, display: str, driver: str, saved: Json) -> None:
+        """See that the drivers show what they showed; raise RolledBackError for a card whose driver shows nothing of it."""
         was = saved["children"]
         if not await host.until(lambda: _has_children(host, was), timeout=CHILDREN):
-            log.warning("not every device of %s has come back: there were %s", display, was)
+            if self._shows_nothing(host, display, saved):
+                await probe_again(host, display, driver)
+                if not await host.until(lambda: not self._shows_nothing(host, display, saved), timeout=CHILDREN):
+                    raise RolledBackError(
+                        f"{display} is with its driver {driver}, which does not show it. `journalctl -k` may tell why."
+                    )
+            if not _has_children(host, was):
+                log.warning("not every device of %s has come back: there were %s", display, was)
+        if saved.get("screens"):
+            await find_screens(host, display)
+
+    @staticmethod
+    def _shows_nothing(host: Host, display: str, saved: Json) -> bool:
+        """Tell whether a card that had DRM nodes has none.
+
+        Where the modules stayed that says nothing: older versions of nvidia-drm show a card again only when they are loaded.
+        """
+        had = "drm" in saved["children"].get(display, ())
+        return bool(had and saved["modules"] and not host.kernel.entries(f"{DEVICES}/{display}/drm"))
 
     async def holds(self, host: Host, arguments: Json, saved: Json) -> bool:
         """Tell whether every function has left its native driver."""
         native = {address: driver for address, driver in saved["drivers"].items() if driver not in {"", VFIO_DRIVER}}
         return all(driver_of(host, address) != driver for address, driver in native.items())
+
+
+async def _refuse_latecomers(host: Host, nodes: Iterable[str], *, unbinding: bool) -> None:
+    """Raise InUseError when somebody has opened the card since it was looked at: an unbind would wait for them, for ever.
+
+    From now on nobody new can: the override keeps other drivers away, and this is the last look before the driver goes.
+    Where modules are removed, which fails at once, only sound and I2C block, whose functions are unbound all the same.
+    """
+    blocking = [node for node in nodes if unbinding or node.startswith(_BLOCKING)]
+    if not blocking or not any(map(_counts, await host.processes.holding(blocking, mappings=unbinding))):
+        return
+    holding = await wait_free(host, blocking, timeout=PATIENCE, of=_counts)
+    if holding:
+        raise InUseError(f"The GPU was opened while it was on its way: {name_open(holding)}. Close that and try again.")
+
+
+def _counts(one: OpenNode) -> bool:
+    """Leave out who lets go by itself: a sound server with its card, logind with the desktop."""
+    return not is_seat_service(one.process) and not follows_its_card(one.process, one.nodes)
 
 
 def _loaded(host: Host, name: str) -> bool:

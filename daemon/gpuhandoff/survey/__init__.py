@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 from collections.abc import Sequence
 from dataclasses import replace
 
@@ -19,12 +20,27 @@ DISPLAY_MANAGER = "display-manager.service"
 _NAMES = DeviceNames()
 
 
-async def survey(host: Host, services: Sequence[str] = (), *, with_processes: bool = False) -> World:
-    """Return the machine as it is now. `services`: units to look at; processes are listed only on request."""
+async def survey(
+    host: Host, services: Sequence[str] = (), *, with_processes: bool = False, with_mappings: bool = True
+) -> World:
+    """Return the machine as it is now. `services`: units to look at; processes are listed only on request.
+
+    Without mappings, whoever has a card mapped and not open is not seen: enough for what nothing is decided upon. Raises
+    OSError also where the kernel says what makes no sense: a machine that is not understood is left alone.
+    """
+    try:
+        return await _survey(host, services, with_processes=with_processes, with_mappings=with_mappings)
+    except (ValueError, IndexError, KeyError) as error:
+        raise OSError(
+            errno.EINVAL, f"what the kernel says is not understood ({type(error).__name__}: {error!r:.120})"
+        ) from error
+
+
+async def _survey(host: Host, services: Sequence[str], *, with_processes: bool, with_mappings: bool) -> World:
     functions = pci.functions(host)
     gpus = [await _gpu(host, display, functions) for display in functions if display.is_display]
     gpus = graphics.with_consoles(host, gpus)
-    gpus = await nodes.with_holders(host, gpus)
+    gpus = await nodes.with_holders(host, gpus, mappings=with_mappings)
     units = [await host.units.unit(name) for name in services]
     processes = await host.processes.all() if with_processes else ()
     loaded = modules.loaded(host)

@@ -19,6 +19,8 @@ _CONTAINERS = (
     (re.compile(r"/lxc\.payload\.(?P<id>[^/]+)(?:/|$)"), "LXC"),
     (re.compile(r"/machine\.slice/(?:systemd-nspawn@|machine-(?!qemu))(?P<id>[^/]+?)\.(?:service|scope)(?:/|$)"), "machine"),
 )
+_NAME = re.compile(r"[A-Za-z0-9:_.\\@-]{1,255}")
+"""What systemd makes: below user@.service anybody makes cgroups of any name, also one that looks like a unit."""
 _ESCAPED = re.compile(r"\\x([0-9a-f]{2})")
 
 
@@ -37,12 +39,12 @@ class Belonging:
 def belonging(cgroup: str) -> Belonging:
     """Return what a path such as /user.slice/user-1000.slice/user@1000.service/app.slice/app-... says."""
     session = _SESSION.search(cgroup)
-    units = _UNIT.findall(cgroup)
+    units = [unit for unit in _UNIT.findall(cgroup) if _NAME.fullmatch(unit)]
     return Belonging(
         unit=units[-1] if units else "",
         app=next((app for unit in reversed(units) if (app := _app(unit))), ""),
-        session=session[1] if session else "",
-        container=next((f"{kind} {found['id']}" for form, kind in _CONTAINERS if (found := form.search(cgroup))), ""),
+        session=session[1] if session and _NAME.fullmatch(session[1]) else "",
+        container=next((f"{kind} {_text(found['id'])}" for form, kind in _CONTAINERS if (found := form.search(cgroup))), ""),
     )
 
 
@@ -51,5 +53,10 @@ def _app(unit: str) -> str:
     for form in (_FLATPAK, _SNAP, _APP):
         found = form.fullmatch(unit)
         if found is not None:
-            return _ESCAPED.sub(lambda code: chr(int(code[1], 16)), found["id"])
+            return _text(_ESCAPED.sub(lambda code: chr(int(code[1], 16)), found["id"]))
     return ""
+
+
+def _text(name: str) -> str:
+    """Return a name without orders to a terminal: whoever runs a program names its unit."""
+    return "".join(letter if letter.isprintable() else "?" for letter in name)

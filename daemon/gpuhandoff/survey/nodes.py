@@ -14,6 +14,11 @@ from gpuhandoff.survey.belonging import belonging
 _NVIDIA_CARD = re.compile(r"nvidia\d+")
 _NVIDIA_COMMON = re.compile(r"nvidiactl|nvidia-modeset|nvidia-uvm|nvidia-uvm-tools")
 """Nodes of the driver, not of a card: with several cards they say nothing about one of them."""
+DRM = "/sys/class/drm"
+DMA_BUF = "dmabuf:"
+"""Begins the name of a kind of dma-bufs, by who exports them (`gpuhandoff.host.scan`)."""
+_CHANNEL = re.compile(r"i2c-\d+|drm_dp_aux\d+")
+NVIDIA_CAPABILITIES = "/dev/nvidia-caps"
 _UID = 2
 """The field of /etc/passwd."""
 _FIRST_PERSON, _NOBODY = 1000, 65534
@@ -22,7 +27,19 @@ NVIDIA_CARDS = "/proc/driver/nvidia/gpus"
 
 def of_card(host: Host, gpu: Gpu) -> tuple[str, ...]:
     """Return every node through which a process can have the card open."""
-    return tuple(dict.fromkeys([*gpu.cards, *_framebuffers(gpu), *_sound(host, gpu), *_i2c(host, gpu), *_vendor(host, gpu)]))
+    found = [*gpu.cards, *_framebuffers(gpu), *_sound(host, gpu), *_i2c(host, gpu), *_vendor(host, gpu)]
+    return tuple(dict.fromkeys(found))
+
+
+def buffers(gpu: Gpu, gpus: Sequence[Gpu]) -> tuple[str, ...]:
+    """Return the kinds of dma-bufs that are this card's: they pin its driver without a descriptor of the card (kernel.md 8).
+
+    Most drivers have the DRM core export for them, which does not say for whom: that counts where only one card has DRM
+    nodes, and nowhere else.
+    """
+    found = [f"{DMA_BUF}{gpu.display.module}"] if gpu.display.module and gpu.cards else []
+    alone = [one for one in gpus if one.cards] == [gpu]
+    return (*found, f"{DMA_BUF}drm") if alone else tuple(found)
 
 
 def group_nodes(host: Host, gpu: Gpu) -> tuple[str, ...]:
@@ -33,12 +50,12 @@ def group_nodes(host: Host, gpu: Gpu) -> tuple[str, ...]:
     return tuple(found)
 
 
-async def with_holders(host: Host, gpus: Sequence[Gpu]) -> list[Gpu]:
+async def with_holders(host: Host, gpus: Sequence[Gpu], *, mappings: bool = True) -> list[Gpu]:
     """Return the GPUs with their holders and guests, from one look at all processes."""
-    cards = [set(of_card(host, gpu)) for gpu in gpus]
+    cards = [{*of_card(host, gpu), *buffers(gpu, gpus)} for gpu in gpus]
     groups = [set(group_nodes(host, gpu)) for gpu in gpus]
     users = _users(host)
-    holding = await host.processes.holding(sorted(set().union(*cards, *groups)))
+    holding = await host.processes.holding(sorted(set().union(*cards, *groups)), mappings=mappings)
     return [
         replace(
             gpu,
@@ -111,22 +128,34 @@ def _sound(host: Host, gpu: Gpu) -> Iterator[str]:
 
 
 def _i2c(host: Host, gpu: Gpu) -> Iterator[str]:
-    """DDC adapters: an open one blocks the unbind as well. They sit below the function or below its connectors."""
+    """DDC and DisplayPort channels: an open one blocks the unbind as well. They sit below a function or its connectors."""
     for function in gpu.functions:
-        for name in host.kernel.entries(function.address.sysfs):
-            if re.fullmatch(r"i2c-\d+", name):
-                yield f"/dev/{name}"
+        yield from _channels(host, function.address.sysfs)
+    for node in gpu.cards:
+        card = node.rpartition("/")[2]
+        for name in host.kernel.entries(f"{DRM}/{card}"):
+            if name.startswith(f"{card}-"):
+                yield from _channels(host, f"{DRM}/{card}/{name}")
+
+
+def _channels(host: Host, directory: str) -> Iterator[str]:
+    for name in host.kernel.entries(directory):
+        if _CHANNEL.fullmatch(name):
+            yield f"/dev/{name}"
 
 
 def _vendor(host: Host, gpu: Gpu) -> Iterator[str]:
     if gpu.display.driver == "nvidia":
         own = _nvidia_minor(host, gpu)
+        alone = len(host.kernel.entries(NVIDIA_CARDS)) <= 1
         for name in host.kernel.entries("/dev"):
             if _NVIDIA_CARD.fullmatch(name):
                 if own in {None, name.removeprefix("nvidia")}:
                     yield f"/dev/{name}"
-            elif _NVIDIA_COMMON.fullmatch(name) and len(host.kernel.entries(NVIDIA_CARDS)) <= 1:
+            elif _NVIDIA_COMMON.fullmatch(name) and alone:
                 yield f"/dev/{name}"
+        if alone:
+            yield from (f"{NVIDIA_CAPABILITIES}/{name}" for name in host.kernel.entries(NVIDIA_CAPABILITIES))
     elif gpu.display.driver == "amdgpu":
         yield "/dev/kfd"
 

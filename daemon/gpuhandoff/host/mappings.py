@@ -1,0 +1,108 @@
+"""Who has device nodes mapped, without a descriptor even, from /proc/PID/maps.
+
+A mapping keeps the driver's module after its descriptor is closed (kernel.md 8). To read the list the kernel takes the
+process's mmap lock (fs/proc/task_mmu.c), and for that a process which hangs in a driver lets everybody wait. So all of it
+is in a thread of its own, beside that which reads descriptors, and waited for with patience that ends.
+"""
+
+from __future__ import annotations
+
+import ctypes
+import errno
+import fcntl
+import logging
+import os
+import struct
+import threading
+from collections.abc import Collection, Sequence
+
+DELETED = " (deleted)"
+PATIENCE = 10.0
+"""Seconds after the descriptors are read; a busy machine with two thousand processes needs one."""
+_READ = 1 << 16
+_QUERY = struct.Struct("=9Q4I2Q")
+"""struct procmap_query (linux/fs.h): size, flags, address, begin, end, ..., sizes of buffers, the name's buffer, another."""
+_PROCMAP_QUERY = 3 << 30 | _QUERY.size << 16 | ord("f") << 8 | 17
+_NEXT_SHARED_FILE = 0x08 | 0x10 | 0x20
+"""PROCMAP_QUERY_VMA_SHARED, _COVERING_OR_NEXT_VMA, _FILE_BACKED_VMA."""
+_NAME = 4096
+
+log = logging.getLogger(__name__)
+_hung: list[threading.Thread] = []
+
+
+class MappingScan:
+    """One look at the mappings of some processes, which begins at once."""
+
+    def __init__(self, pids: Sequence[str], nodes: Collection[str]) -> None:
+        self._pids = pids
+        self._nodes = nodes
+        self._at = ""
+        self._found: list[tuple[str, str]] = []
+        self._thread = threading.Thread(target=self._look, name="mappings", daemon=True)
+        _hung[:] = [one for one in _hung if one.is_alive()]
+        if not _hung:  # else one more thread would hang at the same place
+            self._thread.start()
+
+    def found(self) -> list[tuple[str, str]]:
+        """Return process ids and nodes: all, or, when a process hangs, those known within PATIENCE."""
+        if self._thread.ident is not None:
+            self._thread.join(PATIENCE)
+            if self._thread.is_alive():
+                log.warning("process %s hangs: who else has the GPU mapped, without a descriptor, is not known", self._at)
+                _hung.append(self._thread)
+        return list(self._found)
+
+    def _look(self) -> None:
+        for pid in self._pids:
+            self._at = pid
+            self._found.extend((pid, node) for node in mapped(pid, self._nodes))
+
+
+def mapped(pid: str, nodes: Collection[str]) -> set[str]:
+    """Return which of the nodes a process has mapped; none when it is gone."""
+    try:
+        descriptor = os.open(f"/proc/{pid}/maps", os.O_RDONLY | os.O_CLOEXEC)
+    except OSError:
+        return set()
+    try:
+        names = _asked(descriptor)
+        if names is None:
+            names = _read(descriptor)
+    except OSError:
+        return set()  # gone meanwhile
+    finally:
+        os.close(descriptor)
+    return {name.removesuffix(DELETED) for name in names}.intersection(nodes)
+
+
+def _asked(descriptor: int) -> set[str] | None:
+    """Return the names of what is mapped and shared, as mappings of a card are; None where the kernel cannot be asked.
+
+    That it can be (6.11 and later) takes a quarter of the time, as most of a process's mappings are private: its program
+    and libraries. A private mapping of a node is thus not seen, unless the node is open as well.
+    """
+    name = ctypes.create_string_buffer(_NAME)
+    names: set[str] = set()
+    place = 0
+    while True:
+        query = bytearray(_QUERY.pack(_QUERY.size, _NEXT_SHARED_FILE, place, *[0] * 8, _NAME, 0, ctypes.addressof(name), 0))
+        try:
+            fcntl.ioctl(descriptor, _PROCMAP_QUERY, query)
+        except OSError as error:
+            return names if error.errno in {errno.ENOENT, errno.ESRCH} else None
+        answer = _QUERY.unpack(query)
+        place = answer[4]
+        names.add(os.fsdecode(name.value))
+
+
+def _read(descriptor: int) -> set[str]:
+    """Return the names of what is mapped from some /dev."""
+    names: set[str] = set()
+    while data := os.read(descriptor, _READ):  # whole lines each time
+        if b" /dev/" in data:
+            for line in data.decode(errors="replace").splitlines():
+                _, begins, rest = line.partition(" /dev/")
+                if begins:
+                    names.add(f"/dev/{rest}")
+    return names

@@ -1,0 +1,108 @@
+"""Who has which device nodes, from /proc: descriptors and dma-bufs here, mappings in `mappings`.
+
+Runs in a thread beside the event loop. A descriptor is told by the text of its link, so that nothing it leads to can block;
+only what lies in some /dev under another name is looked at by its number, as in a container that has made its own nodes.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+from collections.abc import Collection, Mapping
+
+from gpuhandoff.host.mappings import DELETED, MappingScan
+
+DMA_BUF = "dmabuf:"
+"""Begins the name of a kind of dma-bufs, `dmabuf:amdgpu`: by who exports them. They pin its module (kernel.md 8)."""
+OPEN, MAPPED, SHARED = "open", "mapped", "dma-buf"
+Found = list[tuple[int, dict[str, list[str]]]]
+"""Process ids, each with nodes and the ways in which they are held."""
+
+_DMA_BUF_LINKS = ("/dmabuf:", "anon_inode:dmabuf", "anon_inode:[dmabuf]")
+_HARMLESS = frozenset({"/dev/null", "/dev/zero", "/dev/full", "/dev/random", "/dev/urandom", "/dev/tty", "/dev/ptmx"})
+
+
+def scan(nodes: Collection[str], *, mappings: bool = True) -> Found:
+    """Return who has any of the nodes. Mappings cost as much again as descriptors do; both are read at the same time."""
+    wanted = frozenset(nodes)
+    pids = [name for name in os.listdir("/proc") if name.isdecimal()]
+    beside = MappingScan(pids, wanted) if mappings else None
+    numbers = _numbers(wanted)
+    buffers = {name for name in wanted if name.startswith(DMA_BUF)}
+    found: dict[str, dict[str, list[str]]] = {}
+    for pid in pids:
+        held: dict[str, list[str]] = {}
+        _descriptors(pid, wanted, numbers, buffers, held)
+        if held:
+            found[pid] = held
+    for pid, node in beside.found() if beside is not None else ():
+        _note(found.setdefault(pid, {}), node, MAPPED)
+    return [(int(pid), held) for pid, held in found.items()]
+
+
+def _numbers(nodes: Collection[str]) -> Mapping[int, str]:
+    """Return the nodes by their device numbers."""
+    found = {}
+    for node in nodes:
+        if node.startswith("/"):
+            with contextlib.suppress(OSError):
+                found[os.stat(node).st_rdev] = node
+    found.pop(0, None)
+    return found
+
+
+def _descriptors(
+    pid: str, nodes: frozenset[str], numbers: Mapping[int, str], buffers: Collection[str], held: dict[str, list[str]]
+) -> None:
+    try:
+        directory = os.open(f"/proc/{pid}/fd", os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+    except OSError:
+        return
+    readlink = os.readlink  # looked up sixty thousand times otherwise
+    try:
+        for name in os.listdir(directory):
+            try:
+                text = readlink(name, dir_fd=directory)
+            except OSError:
+                continue
+            if "/dev/" in text:
+                node = _node(name, directory, text, nodes, numbers)
+            elif buffers and text.startswith(_DMA_BUF_LINKS):
+                node = _buffer(pid, name, buffers)
+            else:
+                continue
+            if node:
+                _note(held, node, SHARED if node in buffers else OPEN)
+    except OSError:
+        return  # gone meanwhile
+    finally:
+        os.close(directory)
+
+
+def _node(name: str, directory: int, text: str, nodes: frozenset[str], numbers: Mapping[int, str]) -> str:
+    """Return which of the nodes a link in some /dev leads to. Node names vanish before their holders (kernel.md 1.4)."""
+    path = text.removesuffix(DELETED)
+    if path in nodes:
+        return path
+    if path in _HARMLESS or path.startswith("/dev/pts/") or not path.startswith("/"):
+        return ""
+    try:
+        return numbers.get(os.stat(name, dir_fd=directory).st_rdev, "")
+    except OSError:
+        return ""
+
+
+def _buffer(pid: str, name: str, buffers: Collection[str]) -> str:
+    """Return which kind of dma-buf a descriptor is, of those asked for."""
+    with contextlib.suppress(OSError), open(f"/proc/{pid}/fdinfo/{name}", encoding="utf-8", errors="replace") as file:
+        for line in file:
+            key, _, value = line.partition(":")
+            if key == "exp_name" and f"{DMA_BUF}{value.strip()}" in buffers:
+                return f"{DMA_BUF}{value.strip()}"
+    return ""
+
+
+def _note(held: dict[str, list[str]], node: str, way: str) -> None:
+    ways = held.setdefault(node, [])
+    if way not in ways:
+        ways.append(way)

@@ -1,4 +1,4 @@
-"""Step 14: huge pages for the guest: transparent ones made possible, or static ones added to those that are there."""
+"""Huge pages for the guest: transparent ones made possible, or static ones added to those that are there."""
 
 from __future__ import annotations
 

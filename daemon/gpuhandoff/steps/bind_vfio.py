@@ -1,4 +1,4 @@
-"""Step 10: vfio-pci, which load-vfio has loaded, takes every function."""
+"""Vfio-pci, which load-vfio has loaded, takes every function."""
 
 from __future__ import annotations
 

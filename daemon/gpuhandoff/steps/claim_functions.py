@@ -1,4 +1,4 @@
-"""Step 6: every function is reserved for vfio-pci while its native driver is still bound.
+"""Every function is reserved for vfio-pci while its native driver is still bound.
 
 So no other driver can grab a function between the drivers (kernel.md 1.2). Undone last of the GPU's own steps: what
 drivers change about a function when they come and go, its power attributes, is set back here as well.

@@ -1,4 +1,4 @@
-"""Step 11: the host keeps to its housekeeping CPUs, so that the guest's stay quiet."""
+"""The host keeps to its housekeeping CPUs, so that the guest's stay quiet."""
 
 from __future__ import annotations
 

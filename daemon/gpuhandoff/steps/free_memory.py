@@ -1,4 +1,4 @@
-"""Step 13: memory for the guest: caches go, what is left moves together."""
+"""Memory for the guest: caches go, what is left moves together."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Step 1: the machine does not sleep while the GPU is away. A suspend in the middle of a bind is the worst case."""
+"""The machine does not sleep while the GPU is away. A suspend in the middle of a bind is the worst case."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Step 2: the modules of VFIO are loaded, before the desktop ends and before any function is reserved for vfio-pci.
+"""The modules of VFIO are loaded, before the desktop ends and before any function is reserved for vfio-pci.
 
 A kernel that refuses them then costs nothing. And a driver that is loaded later locks every function that it could take:
 one that hangs in an unbind, reserved already, would keep vfio-pci from ever being loaded, for any GPU (kernel.md 1.5).

@@ -1,4 +1,4 @@
-"""Step 12: what the configuration names pauses while the guest runs."""
+"""What the configuration names pauses while the guest runs."""
 
 from __future__ import annotations
 

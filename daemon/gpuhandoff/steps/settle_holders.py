@@ -1,4 +1,4 @@
-"""Step 5: nobody has the GPU open any more. An unbind under somebody's hands may never return (kernel.md 1.4)."""
+"""Nobody has the GPU open any more. An unbind under somebody's hands may never return (kernel.md 1.4)."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Step 3: the desktop on the GPU ends: display manager, sessions, and compositors that outlive both."""
+"""The desktop on the GPU ends: display manager, sessions, and compositors that outlive both."""
 
 from __future__ import annotations
 

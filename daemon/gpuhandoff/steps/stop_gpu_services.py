@@ -1,4 +1,4 @@
-"""Step 4: services that keep the GPU open for its own sake, nvidia-persistenced before all."""
+"""Services that keep the GPU open for its own sake, nvidia-persistenced before all."""
 
 from __future__ import annotations
 

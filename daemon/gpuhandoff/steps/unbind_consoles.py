@@ -1,4 +1,4 @@
-"""Step 7: text consoles let go of the GPU's framebuffer."""
+"""Text consoles let go of the GPU's framebuffer."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Step 8: the firmware's framebuffer lets go of the GPU's memory.
+"""The firmware's framebuffer lets go of the GPU's memory.
 
 With a native driver it is gone already; vfio-pci drives it off for good, until the next boot (kernel.md fact 9). Both
 show as ENODEV, which is what was wanted.

@@ -1,4 +1,4 @@
-"""Step 9: the native drivers go, siblings first, then the display driver with its modules.
+"""The native drivers go, siblings first, then the display driver with its modules.
 
 Siblings are consumers of the display function, and the HDA function pins i915 (kernel.md 1.3). Modules are removed
 rather than unbound where only this GPU needs them: that fails at once and costs nothing while somebody uses them,

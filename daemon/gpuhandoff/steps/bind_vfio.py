@@ -1,4 +1,4 @@
-"""Vfio-pci, which load-vfio has loaded, takes every function."""
+"""Every function is bound to vfio-pci, which load-vfio has loaded."""
 
 from __future__ import annotations
 

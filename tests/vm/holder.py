@@ -11,12 +11,12 @@ import os
 import signal
 import struct
 import sys
-from pathlib import Path
 
 CREATE_DUMB, MAP_DUMB = 0xC02064B2, 0xC01064B3
 """DRM_IOCTL_MODE_CREATE_DUMB and _MAP_DUMB: a buffer that every driver with a screen can make, and where to map it."""
-READ_WRITE, SHARED = 3, 1
+READ_WRITE, SHARED, SET_NAME = 3, 1, 15
 
+libc = ctypes.CDLL(None, use_errno=True)
 way, node, name, uid = sys.argv[1:]
 descriptor = os.open(node, os.O_RDWR)
 if way == "map":
@@ -26,7 +26,6 @@ if way == "map":
     place = bytearray(struct.pack("=IIQ", handle, 0, 0))
     fcntl.ioctl(descriptor, MAP_DUMB, place)
     (offset,) = struct.unpack_from("=Q", place, 8)
-    libc = ctypes.CDLL(None, use_errno=True)
     libc.mmap.restype = ctypes.c_void_p
     libc.mmap.argtypes = [ctypes.c_void_p, ctypes.c_size_t, ctypes.c_int, ctypes.c_int, ctypes.c_int, ctypes.c_long]
     if libc.mmap(None, size, READ_WRITE, SHARED, descriptor, offset) == ctypes.c_void_p(-1).value:
@@ -40,6 +39,6 @@ null = os.open("/dev/null", os.O_RDWR)
 for stream in (0, 1, 2):
     os.dup2(null, stream)
 os.setuid(int(uid))
-# The name is written last: whoever sees it may count on all the rest.
-Path("/proc/self/comm").write_text(name)
+# Named last: whoever sees the name may count on all the rest. /proc/self/comm is root's after setuid.
+libc.prctl(SET_NAME, name.encode(), 0, 0, 0)
 signal.pause()

@@ -324,6 +324,18 @@ async def test_a_driver_that_does_not_take_its_card_back_says_why() -> None:
         await bench.undo_latest()
 
 
+@in_virtual_time
+async def test_what_somebody_elses_probe_brought_to_vfio_comes_back_as_well() -> None:
+    """A script that writes to drivers_probe all the time, seen on the real kernel: the override is ours, and obeyed."""
+    bench = await second_gpu()
+    await bench.apply("unload-driver", unload(bench.machine, modules=NVIDIA))
+    await bench.machine.kernel.write("/sys/bus/pci/drivers_probe", AUDIO)
+    assert driver(bench.machine, AUDIO) == "vfio-pci"
+    await bench.apply("bind-vfio", bind(bench.machine))
+    await bench.undo()
+    assert [driver(bench.machine, one) for one in functions(bench.machine)] == ["nvidia", "snd_hda_intel"]
+
+
 # bind-vfio
 
 

@@ -18,8 +18,9 @@ from gpuhandoff.host import Host, OpenNode
 from gpuhandoff.model.plan import Json
 from gpuhandoff.model.roles import follows_its_card, is_seat_service
 from gpuhandoff.model.world import VFIO_DRIVER
+from gpuhandoff.steps.bind_vfio import refuse_guest
 from gpuhandoff.steps.holders import name_open, wait_free
-from gpuhandoff.steps.pci_function import DEVICES, driver_of, probe, unbind, write_override
+from gpuhandoff.steps.pci_function import DEVICES, driver_of, on_vfio, probe, unbind, write_override
 from gpuhandoff.steps.proof import find_screens, probe_again, refuse_dead, screens
 
 PATIENCE = 3.0
@@ -75,6 +76,10 @@ class UnloadDriver:
         """
         display = str(arguments["display"])
         drivers = {address: driver for address, driver in saved["drivers"].items() if driver}
+        stray = [address for address, driver in drivers.items() if driver != VFIO_DRIVER and on_vfio(host, address)]
+        await refuse_guest(host, stray)
+        for address in sorted(stray, reverse=True):  # somebody else's probe brought it there before bind-vfio did
+            await unbind(host, address)
         await refuse_dead(host, drivers)
         for address, driver in drivers.items():
             if driver_of(host, address) != driver:

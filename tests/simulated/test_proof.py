@@ -10,7 +10,7 @@ import pytest
 
 from gpuhandoff.messages import RemoteError
 from gpuhandoff.simulation.clock import in_virtual_time
-from gpuhandoff.simulation.faults import Perform
+from gpuhandoff.simulation.faults import Effect, Perform
 from gpuhandoff.simulation.machine import SimulatedMachine
 from gpuhandoff.simulation.scenarios import single_amd, single_nvidia
 from gpuhandoff.simulation.snapshot import differences
@@ -26,6 +26,16 @@ async def lent(directory: Path, machine: SimulatedMachine) -> Product:
     machine.start_guest(GPU)
     await asyncio.sleep(1)
     return product
+
+
+def hiding(machine: SimulatedMachine) -> Effect:
+    """Return a fault: what was asked for happens, and the card's driver shows nothing of it."""
+
+    async def hide(perform: Perform) -> None:
+        await perform()
+        machine.graphics.remove_card(machine.pci.at(GPU))
+
+    return hide
 
 
 @in_virtual_time
@@ -67,12 +77,7 @@ async def test_a_driver_that_shows_nothing_is_probed_once_more(tmp_path: Path) -
     before = machine.snapshot()
     product = await lent(tmp_path, machine)
     machine.stop_guest(GPU)
-    device = machine.pci.at(GPU)
-
-    async def hide(perform: Perform) -> None:
-        await perform()
-        machine.graphics.remove_card(device)
-
+    hide = hiding(machine)
     machine.faults.set(hide, kind="load-module", target="amdgpu")
     await product.reclaim(GPU)
     assert differences(before["connectors"], machine.snapshot()["connectors"]) == []
@@ -84,12 +89,7 @@ async def test_a_driver_that_shows_nothing_twice_is_stuck(tmp_path: Path) -> Non
     machine = await single_amd()
     product = await lent(tmp_path, machine)
     machine.stop_guest(GPU)
-    device = machine.pci.at(GPU)
-
-    async def hide(perform: Perform) -> None:
-        await perform()
-        machine.graphics.remove_card(device)
-
+    hide = hiding(machine)
     for kind, target in (("load-module", "amdgpu"), ("write", "drivers_probe"), ("write", "amdgpu/bind")):
         machine.faults.set(hide, kind=kind, target=target, nth=0)
     with pytest.raises(RemoteError, match="is with its driver amdgpu, which does not show it"):

@@ -336,6 +336,27 @@ async def test_what_somebody_elses_probe_brought_to_vfio_comes_back_as_well() ->
     assert [driver(bench.machine, one) for one in functions(bench.machine)] == ["nvidia", "snd_hda_intel"]
 
 
+@in_virtual_time
+@pytest.mark.parametrize("moment", ["claim-functions", "unload-driver"])
+async def test_a_function_that_had_no_driver_leaves_vfio_again_whoever_brought_it_there(moment: str) -> None:
+    machine = await igpu_dgpu()
+    bench = await StepBench.of(machine)
+    await machine.kernel.write("/sys/bus/pci/drivers/snd_hda_intel/unbind", AUDIO)
+    before = machine.snapshot()
+    await bench.apply("load-vfio", {})
+    for step, arguments in {
+        "claim-functions": claim(machine),
+        "unload-driver": unload(machine, modules=NVIDIA),
+        "bind-vfio": bind(machine),
+    }.items():
+        await bench.apply(step, arguments)
+        if step == moment:
+            await machine.kernel.write("/sys/bus/pci/drivers_probe", AUDIO)
+            assert driver(machine, AUDIO) == "vfio-pci"
+    await bench.undo()
+    assert differences(before, machine.snapshot()) == []
+
+
 # bind-vfio
 
 

@@ -1,7 +1,8 @@
 """Every function is reserved for vfio-pci while its native driver is still bound.
 
 So no other driver can grab a function between the drivers (kernel.md 1.2). Undone last of the GPU's own steps: what
-drivers change about a function when they come and go, its power attributes, is set back here as well.
+drivers change about a function when they come and go, its power attributes, is set back here as well, and functions that
+somebody else's probe brought to vfio-pci because of the override leave it.
 """
 
 from __future__ import annotations
@@ -13,7 +14,8 @@ from gpuhandoff.errors import RolledBackError
 from gpuhandoff.host import Host
 from gpuhandoff.model.plan import Json
 from gpuhandoff.model.world import VFIO_DRIVER
-from gpuhandoff.steps.pci_function import DEVICES, read_override, write_override
+from gpuhandoff.steps.bind_vfio import refuse_guest
+from gpuhandoff.steps.pci_function import DEVICES, on_vfio, read_override, unbind, write_override
 
 POWER = ("d3cold_allowed", "power/control")
 """In the order in which they are restored: a function that may sleep deeply is let sleep last."""
@@ -27,10 +29,14 @@ class ClaimFunctions:
     volatile = False
 
     async def capture(self, host: Host, arguments: Json) -> Json:
-        """Remember override and power attributes of every function, and those of the port above."""
+        """Remember override, power attributes and whose every function is, and the power attributes of the port above."""
         functions: dict[str, Any] = {}
         for address in arguments["functions"]:
-            functions[address] = {"override": await read_override(host, address), "power": _power(host, address)}
+            functions[address] = {
+                "override": await read_override(host, address),
+                "power": _power(host, address),
+                "vfio": on_vfio(host, address),
+            }
         port = str(arguments["port"])
         return {"functions": functions, "port": _power(host, port) if port else {}}
 
@@ -50,6 +56,9 @@ class ClaimFunctions:
                 continue
             if await read_override(host, address) != was["override"]:
                 await write_override(host, address, was["override"])
+            if on_vfio(host, address) and not was["vfio"]:  # it had no driver, or unload-driver would have given it back
+                await refuse_guest(host, [address])
+                await unbind(host, address)
             await _restore_power(host, address, was["power"])
         port = str(arguments["port"])
         if port:

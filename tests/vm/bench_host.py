@@ -17,7 +17,7 @@ HERE = Path(__file__).parent
 CALL = "busctl --system --timeout=120 call org.gpuhandoff.Manager /org/gpuhandoff/Manager org.gpuhandoff.Manager"
 KILL = "systemctl kill --kill-whom=main --signal=KILL gpuhandoffd"
 READY = "installed"
-INSIDE = ("observe.py", "bare.sh", "hold.py", "holder.py", "latency.py", "strike.py", "keep_kvm.py")
+INSIDE = ("observe.py", "bare.sh", "hold.py", "holder.py", "latency.py", "strike.py")
 """What runs inside."""
 
 Snapshot = dict[str, Any]
@@ -83,10 +83,8 @@ class BenchHost:
 
     def wait_for_desktop(self) -> None:
         """Wait until a compositor has opened the card that shows the desktop, and everything else has settled."""
-        self.run(
-            "for i in $(seq 100); do ls -l /proc/$(pgrep -xo weston)/fd 2>/dev/null | grep -q /dev/dri/card"
-            " && pgrep weston-desktop >/dev/null && break; sleep 0.2; done; udevadm settle; sleep 1"
-        )
+        self.wait_for("ls -l /proc/$(pgrep -xo weston)/fd 2>/dev/null | grep -q /dev/dri/card && pgrep weston-desktop", 90)
+        self.run("udevadm settle; sleep 1")
 
     def status(self, gpu: str = "") -> dict[str, Any]:
         """Return Status of a GPU, the layout's unless told otherwise, without the D-Bus types."""

@@ -1,4 +1,7 @@
-"""The disk of the test host: Debian 13 with a desktop, made once and kept by its inputs.
+"""The disk of the test host: Debian 13 with a desktop, made once and kept by its inputs; and the emulator that runs it.
+
+That is Debian 13's as well, the one with which the test host runs its own guests, whatever this machine has: QEMU before
+8.1 now and then goes on with a translation of code that the kernel has patched meanwhile, and the kernel panics in int3.
 
 Needs mmdebstrap, e2fsprogs (mke2fs -d fills a file system without mounting it) and qemu-utils.
 """
@@ -25,24 +28,49 @@ PACKAGES = (
 )
 
 
+LIBRARIES = "usr/lib/x86_64-linux-gnu"
+EMULATOR = "usr/bin/qemu-system-x86_64"
+FIRMWARE = ("usr/share/qemu", "usr/share/seabios")
+
+
+@dataclass(frozen=True, slots=True)
+class Emulator:
+    """QEMU, run from where it lies with the libraries of its own Debian."""
+
+    root: Path
+
+    @property
+    def command(self) -> tuple[str, ...]:
+        """How it is started."""
+        libraries = self.root / LIBRARIES
+        loader = (str(libraries / "ld-linux-x86-64.so.2"), "--library-path", str(libraries), str(self.root / EMULATOR))
+        return *loader, *(word for directory in FIRMWARE for word in ("-L", str(self.root / directory)))
+
+    @property
+    def environment(self) -> dict[str, str]:
+        """Where it finds its modules."""
+        return {**os.environ, "QEMU_MODULE_DIR": str(self.root / LIBRARIES / "qemu")}
+
+
 @dataclass(frozen=True, slots=True)
 class Image:
-    """A disk, and the kernel and initrd that boot it."""
+    """A disk, the kernel and initrd that boot it, and the emulator."""
 
     disk: Path
     kernel: Path
     initrd: Path
+    emulator: Emulator
 
 
 def image() -> Image:
-    """Return the image, made now unless the same has been made before (about two minutes, one GiB)."""
+    """Return the image, made now unless the same has been made before (about two minutes, two GiB)."""
     directory = _cache() / _key()
     if not (directory / "complete").exists():
         shutil.rmtree(directory, ignore_errors=True)
         directory.mkdir(parents=True)
         _make(directory)
         (directory / "complete").touch()
-    return Image(directory / "disk.qcow2", directory / "vmlinuz", directory / "initrd")
+    return Image(directory / "disk.qcow2", directory / "vmlinuz", directory / "initrd", Emulator(directory / "emulator"))
 
 
 def _cache() -> Path:
@@ -52,7 +80,7 @@ def _cache() -> Path:
 
 def _key() -> str:
     inputs = b"".join(path.read_bytes() for path in (HERE / "customize.sh", *sorted((HERE / "guest").iterdir())))
-    return hashlib.sha256(repr((SUITE, SIZE, PACKAGES)).encode() + inputs).hexdigest()[:16]
+    return hashlib.sha256(repr((SUITE, SIZE, PACKAGES, LIBRARIES, EMULATOR, FIRMWARE)).encode() + inputs).hexdigest()[:16]
 
 
 def _make(directory: Path) -> None:
@@ -71,6 +99,10 @@ def _make(directory: Path) -> None:
             (root / link).resolve() if not (root / link).is_symlink() else root / os.readlink(root / link),
             directory / name,
         )
+    for part in (EMULATOR, LIBRARIES, *FIRMWARE):
+        target = directory / "emulator" / part
+        target.parent.mkdir(parents=True, exist_ok=True)
+        _run("cp", "-a", str(root / part), str(target))
     raw = directory / "disk.raw"
     _run("mke2fs", "-q", "-t", "ext4", "-L", "root", "-d", str(root), str(raw), SIZE)
     _run("qemu-img", "convert", "-O", "qcow2", str(raw), str(directory / "disk.qcow2"))

@@ -36,18 +36,20 @@ class Machine:
         )
         with (self.directory / "qemu.log").open("wb") as log:
             self.process = subprocess.Popen(
-                self._command(image, disk, devices), stdin=subprocess.DEVNULL, stdout=log, stderr=log
+                self._command(image, disk, devices),
+                stdin=subprocess.DEVNULL,
+                stdout=log,
+                stderr=log,
+                env=image.emulator.environment,
             )
         self.monitor = Monitor(self.directory / "qmp")
         self.agent = Agent(self.directory / "agent")
 
     def _command(self, image: Image, disk: Path, devices: Sequence[str]) -> list[str]:
-        # One thread for both processors: with one each, QEMU before 8.1 may go on with a translation of code that the kernel
-        # has patched meanwhile, and the kernel panics in int3. Only the boot takes longer.
-        accelerator = os.environ.get("GPUHANDOFF_VM_ACCEL", "tcg,thread=single")
+        accelerator = os.environ.get("GPUHANDOFF_VM_ACCEL", "tcg,thread=multi")
         arguments = [arg for device in devices for arg in ("-device", device)]
         return [
-            "qemu-system-x86_64",
+            *image.emulator.command,
             *("-machine", "q35,kernel-irqchip=split", "-accel", accelerator, "-cpu", "max", "-smp", "2", "-m", "4096"),
             *("-nodefaults", "-no-user-config", "-display", "none", "-vga", "none", "-no-reboot"),
             *("-drive", f"if=pflash,format=raw,readonly=on,file={OVMF / 'OVMF_CODE_4M.fd'}"),

@@ -9,35 +9,43 @@ from collections.abc import Callable, Generator, Iterator
 import psutil
 import pytest
 
-from tests.support.fault_matrix import Result
+from tests.support.fault_matrix import Result, total
 
 KILLED_INSIDE = ("tests/simulated/", "tests/unit/test_runner.py")
 """Here daemons are killed inside the test's own process, which keeps the descriptors that a real one would lose."""
 
 
-MATRIX = pytest.StashKey[Result]()
-MEASURED = pytest.StashKey[list[str]]()
+FAULTS = "faults"
+MEASURED = "measured"
+"""Kinds of what tests tell for the summary: they travel with the tests' reports, as several processes run them."""
 
 
 @pytest.fixture
-def count_faults(pytestconfig: pytest.Config) -> Callable[[Result], None]:
+def count_faults(request: pytest.FixtureRequest) -> Callable[[Result], None]:
     """Take in what came of a part of the fault matrix, for the summary."""
-    return pytestconfig.stash.setdefault(MATRIX, Result()).add
+    return lambda result: request.node.user_properties.append((FAULTS, result.as_plain()))
 
 
 @pytest.fixture
-def tell(pytestconfig: pytest.Config) -> Callable[[str], None]:
+def tell(request: pytest.FixtureRequest) -> Callable[[str], None]:
     """Take in what was measured, for the summary."""
-    return pytestconfig.stash.setdefault(MEASURED, []).append
+    return lambda line: request.node.user_properties.append((MEASURED, line))
 
 
-def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter, config: pytest.Config) -> None:
-    """Say how many faults were tried and what came of them."""
-    result = config.stash.get(MATRIX, None)
-    if result is not None:
+def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
+    """Say how many faults were tried and what came of them, and what was measured."""
+    told = [
+        pair
+        for reports in terminalreporter.stats.values()
+        for report in reports
+        if getattr(report, "when", "") == "call"
+        for pair in report.user_properties
+    ]
+    faults = [Result.from_plain(value) for kind, value in told if kind == FAULTS]
+    if faults:
         terminalreporter.section("fault matrix")
-        terminalreporter.line(str(result))
-    measured = config.stash.get(MEASURED, [])
+        terminalreporter.line(str(total(faults)))
+    measured = [value for kind, value in told if kind == MEASURED]
     if measured:
         terminalreporter.section("measured")
         for line in measured:

@@ -16,10 +16,11 @@ import sys
 import tempfile
 import time
 from collections import Counter
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import lru_cache
 from pathlib import Path
+from typing import Any
 
 from gpuhandoff.simulation.clock import run
 from gpuhandoff.transaction import journal
@@ -44,6 +45,15 @@ class Result:
         self.ends += other.ends
         self.failures += other.failures
 
+    def as_plain(self) -> dict[str, Any]:
+        """Return what one process can tell another."""
+        return {"ends": dict(self.ends), "failures": self.failures}
+
+    @classmethod
+    def from_plain(cls, plain: Mapping[str, Any]) -> Result:
+        """Return what another process has told."""
+        return cls(Counter(plain["ends"]), list(plain["failures"]))
+
     def __str__(self) -> str:
         """Return the counts as one line; `missed` are cases whose fault or kill never came to pass: they say nothing."""
         restored, done, stuck = (self.ends[end] for end in ("restored", "done", "stuck"))
@@ -52,6 +62,14 @@ class Result:
             f"fault matrix: {total:,} cases: {restored:,} restored, {done:,} done, {stuck:,} stuck with the right cause"
             + (f", {len(self.failures):,} NOT AS THEY SHOULD" if self.failures else "")
         )
+
+
+def total(results: Iterable[Result]) -> Result:
+    """Count all of them as one."""
+    sum_of_all = Result()
+    for result in results:
+        sum_of_all.add(result)
+    return sum_of_all
 
 
 def operations(scenario: str, direction: str) -> list[Done]:
@@ -137,8 +155,8 @@ def attempt(cases: Iterable[Case]) -> Result:
 
 
 def attempt_in_parallel(scenario: str, direction: str) -> Result:
-    """Try the chosen cases, or all, in as many processes as there are processors."""
-    count = len(os.sched_getaffinity(0))
+    """Try the chosen cases, or all, in as many processes as there are processors for each process that runs tests."""
+    count = max(1, len(os.sched_getaffinity(0)) // int(os.environ.get("PYTEST_XDIST_WORKER_COUNT", "1")))
     command = [sys.executable, "-m", __name__, scenario, direction]
     environment = {**os.environ, "PYTHONHASHSEED": "0"}
     workers = [
@@ -152,7 +170,7 @@ def attempt_in_parallel(scenario: str, direction: str) -> Result:
             result.failures.append(f"a worker ended with status {worker.returncode}")
             continue
         answer = json.loads(output.splitlines()[-1])
-        result.add(Result(Counter(answer["ends"]), answer["failures"]))
+        result.add(Result.from_plain(answer))
     return result
 
 
@@ -174,7 +192,7 @@ def main() -> None:
     began = time.process_time()
     result = attempt(itertools.islice(cases, part, None, of))
     seconds = time.process_time() - began
-    sys.stdout.write(json.dumps({"ends": result.ends, "failures": result.failures, "seconds": seconds}) + "\n")
+    sys.stdout.write(json.dumps({**result.as_plain(), "seconds": seconds}) + "\n")
 
 
 if __name__ == "__main__":

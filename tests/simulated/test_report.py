@@ -50,7 +50,7 @@ async def test_everything_is_there(tmp_path: Path) -> None:
     await product.handoff(GPU, vm=Variant("s", VM))
     (tmp_path / "run" / "0000:02:00.0.unreadable").write_text("not a journal\n")
     found = await report(product, **NAMES)
-    assert {"gpuhandoff", "kernel", "python", "systemd", "dbus-next", "pyudev", "psutil", "distribution"} <= {
+    assert {"gpuhandoff", "kernel", "python", "systemd", "dbus-next", "systemd-python", "distribution"} <= {
         name for name, version in found["versions"].items() if version
     }
     assert found["gpus"][GPU]["state"] == "detached"

@@ -94,6 +94,9 @@ class Kernel(Protocol):
     def exists(self, path: str) -> bool:
         """Tell whether something is there (links are followed)."""
 
+    def version(self, path: str) -> object:
+        """Return what is another one, compared by ==, after an ordinary file was written anew; None when it is not there."""
+
     def device_number(self, path: str) -> int | None:
         """Return a device node's number, or None when it is none or not there. Never opens it."""
 

@@ -5,10 +5,9 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import os
+import resource
 import signal
 from collections.abc import Collection, Iterator
-
-import psutil
 
 from gpuhandoff.host.door import OpenNode
 from gpuhandoff.host.scan import Found, scan
@@ -22,7 +21,7 @@ class MachineProcesses:
 
     async def all(self) -> tuple[Process, ...]:
         """Return every process that is not a kernel thread."""
-        return await asyncio.to_thread(lambda: tuple(process for pid in psutil.pids() if (process := _process(pid))))
+        return await asyncio.to_thread(_all)
 
     async def holding(self, nodes: Collection[str], *, mappings: bool = True) -> tuple[OpenNode, ...]:
         """Return who has any of the nodes open or mapped. A deleted node's holder still has it: its link says so."""
@@ -55,12 +54,14 @@ class MachineProcesses:
 
     def resident(self, process: Process) -> int:
         """Return resident memory in bytes."""
-        with contextlib.suppress(psutil.Error):
+        with contextlib.suppress(OSError), open(f"/proc/{process.pid}/statm", encoding="ascii") as file:
             if self.state(process) is not None:
-                return int(psutil.Process(process.pid).memory_info().rss)
+                return int(file.read().split()[_RESIDENT]) * resource.getpagesize()
         return 0
 
 
+_RESIDENT = 1
+"""The field of /proc/PID/statm, in pages."""
 _START = 19
 """Start time is field 22 of /proc/PID/stat, the 20th after the name."""
 
@@ -87,6 +88,12 @@ def _process(pid: int) -> Process | None:
     except OSError:
         return None
     return Process(pid, int(fields[_START]), name, uid, group)
+
+
+def _all() -> tuple[Process, ...]:
+    """Return every process that is not a kernel thread."""
+    pids = (int(name) for name in os.listdir("/proc") if name.isdecimal())
+    return tuple(process for pid in pids if (process := _process(pid)))
 
 
 def _open_nodes(found: Found) -> tuple[OpenNode, ...]:

@@ -28,6 +28,7 @@ _NEXT_SHARED_FILE = 0x08 | 0x10 | 0x20
 """PROCMAP_QUERY_VMA_SHARED, _COVERING_OR_NEXT_VMA, _FILE_BACKED_VMA."""
 _ADDRESS, _END = slice(16, 24), slice(32, 40)
 _NAME = 4096
+_DEV = b"/dev/"
 
 log = logging.getLogger(__name__)
 _hung: list[threading.Thread] = []
@@ -43,7 +44,7 @@ class Question:
         self._query = bytearray(self._blank)
 
     def ask(self, descriptor: int) -> set[str] | None:
-        """Return the names of what is mapped and shared, as mappings of a card are; None where the kernel cannot be asked.
+        """Return the names in /dev of what is mapped and shared, as mappings of a card are; None where the kernel is too old.
 
         That it can be (6.11 and later) takes a quarter of the time, as most of a process's mappings are private: its program
         and libraries. A private mapping of a node is thus not seen, unless the node is open as well.
@@ -56,7 +57,9 @@ class Question:
                 fcntl.ioctl(descriptor, _PROCMAP_QUERY, query)
             except OSError as error:
                 return names if error.errno in {errno.ENOENT, errno.ESRCH} else None
-            names.add(os.fsdecode(self._name.value))
+            name = self._name.value
+            if name.startswith(_DEV):
+                names.add(os.fsdecode(name))
             end = query[_END]
             query[:] = self._blank
             query[_ADDRESS] = end

@@ -24,7 +24,7 @@ _HARMLESS = frozenset({"/dev/null", "/dev/zero", "/dev/full", "/dev/random", "/d
 
 
 def scan(nodes: Collection[str], *, mappings: bool = True) -> Found:
-    """Return who has any of the nodes, lowest process id first. Two threads look, as what takes time is the kernel."""
+    """Return who has any of the nodes, lowest process id first. Mappings cost half as much again as descriptors do."""
     wanted = frozenset(nodes)
     numbers = _numbers(wanted)
     buffers = {name for name in wanted if name.startswith(DMA_BUF)}
@@ -39,9 +39,9 @@ def scan(nodes: Collection[str], *, mappings: bool = True) -> Found:
             if held:
                 found[pid] = held
 
-    beside = MappingScan(pids if mappings else (), wanted, afterwards=look)
+    beside = MappingScan(pids, wanted, afterwards=look) if mappings else None
     look()
-    for pid, node in beside.found():
+    for pid, node in beside.found() if beside is not None else ():
         _note(found.setdefault(pid, {}), node, MAPPED)
     return sorted((int(pid), held) for pid, held in found.items())
 
@@ -67,13 +67,17 @@ def _numbers(nodes: Collection[str]) -> Mapping[int, str]:
 def _descriptors(
     pid: str, nodes: frozenset[str], numbers: Mapping[int, str], buffers: Collection[str], held: dict[str, list[str]]
 ) -> None:
+    path = f"/proc/{pid}/fd"
     try:
-        directory = os.open(f"/proc/{pid}/fd", os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+        names = os.listdir(path)
+        if not names:  # the kernel's own threads: half of all, on a machine that does little
+            return
+        directory = os.open(path, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
     except OSError:
         return
     readlink = os.readlink  # looked up sixty thousand times otherwise
     try:
-        for name in os.listdir(directory):
+        for name in names:
             try:
                 text = readlink(name, dir_fd=directory)
             except OSError:

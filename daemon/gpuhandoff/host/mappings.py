@@ -44,7 +44,7 @@ class Question:
         self._query = bytearray(self._blank)
 
     def ask(self, descriptor: int) -> set[str] | None:
-        """Return the names in /dev of what is mapped and shared, as mappings of a card are; None where the kernel is too old.
+        """Return the names in /dev of what is mapped and shared, as mappings of a card are; None from an older kernel.
 
         That it can be (6.11 and later) takes a quarter of the time, as most of a process's mappings are private: its program
         and libraries. A private mapping of a node is thus not seen, unless the node is open as well.

@@ -20,6 +20,7 @@ _ASKS = {
     names.ACTION_EVICT_GUEST: "ending a virtual machine",
     names.ACTION_INSPECT: "looking only",
 }
+_CONSENTS = {"stop-display": "stop-display", "holders": "holders=terminate", "accept-risk": "accept-risk"}
 _WIDTH = 11
 NEVER = "it was never done here"
 
@@ -68,6 +69,10 @@ def _rows(plan: dict[str, Any]) -> Iterator[tuple[str, str]]:
         yield ("returns", verdict_words(plan))
     if plan.get("asks"):
         yield ("asks for", ", ".join(_asked(one) for one in plan["asks"]))
+    if plan.get("unneeded"):
+        spare = [translate(f"option {_CONSENTS.get(one, clean(one))}", plan["direction"]) for one in plan["unneeded"]]
+        flags = [flag.removeprefix("option ") for flag in spare]
+        yield ("", f"{_listed(flags)} {'are' if len(flags) > 1 else 'is'} not needed here, but asked for as well when given")
     if "seconds" in plan:
         yield ("takes", f"usually {seconds_words(plan['seconds'])} here" if plan["seconds"] >= 0 else NEVER)
 
@@ -81,6 +86,10 @@ def verdict_words(told: dict[str, Any]) -> str:
     if told.get("reset-risk"):
         text += translate(" The next guest takes the option accept-risk.")
     return text
+
+
+def _listed(things: list[str]) -> str:
+    return " and ".join([", ".join(things[:-1]), things[-1]] if len(things) > 1 else things)
 
 
 def _asked(action: str) -> str:

@@ -205,9 +205,9 @@ async def test_a_plan(daemon: FakeDaemon, command: Command) -> None:
     assert ended.out == (
         "desktop     It ends: this card shows it to alice.\n"
         "ends        Firefox, Konsole and 3 more\n"
+        "            Ollama, the service ollama\n"
         "lost        unsaved documents\n"
         "            the clipboard\n"
-        "ended       Ollama, the service ollama\n"
         "returns     once per boot. It may be dead. (somebody) The next guest takes the option --accept-risk.\n"
         "asks for    ending sessions (org.gpuhandoff.handoff-display), org.example.other\n"
         "            --terminate-holders and --accept-risk are not needed here, but asked for as well when given\n"

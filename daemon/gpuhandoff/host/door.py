@@ -190,5 +190,5 @@ class Openings(Protocol):
     def watch(self, path: str, callback: Callable[[], None]) -> Callable[[], None]:
         """Call back whenever somebody opens or closes `path`, until the returned function is called.
 
-        A node that does not exist is opened by nobody: nothing is watched.
+        A node that is not there yet is heard of when it comes, if its directory is there.
         """

@@ -15,7 +15,8 @@ from dbus_next import Message, MessageFlag
 from gpuhandoff.config import Configuration, HostSettings
 from gpuhandoff.messages import Variant
 from gpuhandoff.names import BUS_NAME, MANAGER_INTERFACE, MANAGER_PATH
-from gpuhandoff.service.bus import _to_library, connect
+from gpuhandoff.service.bus import connect
+from gpuhandoff.service.bus.values import to_library
 from gpuhandoff.service.daemon import Daemon, Setting
 from gpuhandoff.simulation import hardware
 from gpuhandoff.simulation.archive import SimulatedArchive
@@ -121,7 +122,7 @@ def a_call(
         interface=interface,
         member=member,
         signature=signature,
-        body=[_to_library(value) for value in body],
+        body=[to_library(value) for value in body],
         flags=MessageFlag.ALLOW_INTERACTIVE_AUTHORIZATION if interactive else MessageFlag.NONE,
     )
 

@@ -91,7 +91,9 @@ async def test_members_that_change_nothing(people: Audience, tmp_path: Path) -> 
 
 
 def test_every_member_is_here() -> None:
-    rest = {(MANAGER_INTERFACE, one) for one in ("Handoff", "Reclaim", "Inhibit", "Uninhibit")} | {(JOB_INTERFACE, "Cancel")}
+    rest = {(MANAGER_INTERFACE, one) for one in ("Handoff", "Reclaim", "Inhibit", "Uninhibit")} | {
+        (JOB_INTERFACE, one) for one in ("Cancel", "Object")
+    }
     assert {(message.interface, message.member) for message, _ in MEMBERS} | rest == set(METHODS)
 
 
@@ -188,6 +190,29 @@ async def test_a_job_of_somebody_else_is_watched_and_not_cancelled(people: Audie
         assert shown.body[0].value == ("cancelled" if who == "root" else "")
         here.daemon.jobs.cancel_all()
         release.set()
+
+
+@pytest.mark.parametrize("who", USERS)
+async def test_only_whose_desktop_ends_objects_to_roots_handoff(people: Audience, tmp_path: Path, who: str) -> None:
+    """The desktop is the active user's. Everybody else who may hold such an inhibitor holds one, and it gives them no say."""
+    async with stage(people, tmp_path, partial(desktop_of, USERS["active"])) as here:
+        for holder in ("active", who):
+            await here.ask(holder, "Inhibit", "sss", "desktop", "it asks", "session")
+        before = here.machine.snapshot()
+        assert said(await here.ask("root", "Handoff", "sa{sv}", GPU, options(stop_display=True, wait=False))) == YES
+        path = JOB_PATH_PREFIX + "1"
+        waits = a_call("Get", "ss", JOB_INTERFACE, "WaitsUntil", path=path, interface=PROPERTIES)
+        while (await here.call("root", waits)).body[0].value == 0:
+            pass
+        reply = await here.call(who, a_call("Object", "s", "not now", path=path, interface=JOB_INTERFACE))
+        assert said(reply) == (YES if who == "active" else NO)
+        if who != "active":
+            assert said(await here.call("root", a_call("Cancel", path=path, interface=JOB_INTERFACE))) == YES
+        await here.daemon.jobs.settle()
+        assert differences(before, here.machine.snapshot()) == []
+        for holder in ("active", who):
+            for cookie in (1, 2):
+                await here.ask(holder, "Uninhibit", "u", cookie)
 
 
 @pytest.mark.parametrize(("who", "expected"), [*zip(USERS, SESSIONS, strict=True)])

@@ -212,6 +212,7 @@ class Daemon:
                 async with self._moves.turn:
                     await self._recovery.recover(gpu, self._moves.observer(job))
                 await self._renew_lease(gpu)
+                self._moves.tell_recovered(gpu)
             finally:
                 await self.fleet.look_again()
 

@@ -194,7 +194,7 @@ async def test_a_job_of_somebody_else_is_watched_and_not_cancelled(people: Audie
 
 @pytest.mark.parametrize("who", USERS)
 async def test_only_whose_desktop_ends_objects_to_roots_handoff(people: Audience, tmp_path: Path, who: str) -> None:
-    """The desktop is the active user's. Everybody else who may hold such an inhibitor holds one, and it gives them no say."""
+    """The desktop is the active user's. Others hold such an inhibitor as well, where they may: it gives them no say."""
     async with stage(people, tmp_path, partial(desktop_of, USERS["active"])) as here:
         for holder in ("active", who):
             await here.ask(holder, "Inhibit", "sss", "desktop", "it asks", "session")

@@ -45,7 +45,7 @@ async def find_desktop(session: Connection, report: Report) -> Desktop:
 class Plasma:
     """Plasma writes down its programs and closes their windows in plasma-shutdown, which the bus starts.
 
-    Programs ask about unsaved changes; after ten seconds KWin asks whether to stay, and after two minutes the logout goes on in
+    Programs ask about unsaved changes; after ten seconds KWin asks whether to stay, and after two minutes it goes on in
     spite of all that: it has to be stopped before. plasma-shutdown ends when it is done, or when it was told to stay.
     """
 

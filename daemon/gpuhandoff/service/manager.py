@@ -150,8 +150,8 @@ class Manager:
         asked = self._inhibitors.holds(call.sender, "session")
         if not may_object(uid, job.desktops, asked=asked):
             raise AccessDeniedError(
-                f"Only whose desktop job {job.number} ends can object to it, and only through the program that answers for that "
-                "desktop (it holds an inhibitor of the mode session)."
+                f"Only whose desktop job {job.number} ends can object to it, and only through the program that answers for "
+                "it, the one that holds an inhibitor of the mode session."
             )
         check_text("why", call.body[0])
         if call.sender not in job.asked:

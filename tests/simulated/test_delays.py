@@ -13,9 +13,10 @@ from gpuhandoff import names
 from gpuhandoff.config import Configuration, HostSettings
 from gpuhandoff.messages import Match, RemoteError, Signal, Variant
 from gpuhandoff.simulation.clock import in_virtual_time
+from gpuhandoff.simulation.faults import Perform
 from gpuhandoff.simulation.loopback import LoopbackBus
 from gpuhandoff.simulation.scenarios import SCENARIOS
-from gpuhandoff.simulation.sessions import Login
+from gpuhandoff.simulation.sessions import Compositor, Login
 from gpuhandoff.simulation.snapshot import differences
 from tests.support.product import Product
 
@@ -443,6 +444,27 @@ async def test_a_desktop_that_ends_by_itself_is_gone_when_the_display_manager_is
     await one.machine.sessions.terminate(session)
     await asyncio.sleep(1)
     desktop.bus.drop()
+    await one.idle()
+    assert (await one.status(GPU))["state"] == "detached"
+    await end(one)
+
+
+@in_virtual_time
+async def test_a_greeter_that_comes_in_the_last_moment_ends_as_well(tmp_path: Path) -> None:
+    """Display managers show one a moment after a desktop has ended: the plan may have been made in between."""
+    one = await product(tmp_path)
+    machine = one.machine
+
+    async def greet(perform: Perform) -> Any:
+        manager = machine.units.find("display-manager.service")
+        assert manager is not None
+        assert manager.main is not None
+        late = Login("sddm", 110, "kwin_wayland", (GPU,), kind="greeter", ends=Compositor.SURVIVES)
+        await machine.sessions.open(late, manager.main, machine.display_nodes((GPU,)))
+        return await perform()
+
+    machine.faults.set(greet, target="StopUnit")
+    await started(one)
     await one.idle()
     assert (await one.status(GPU))["state"] == "detached"
     await end(one)

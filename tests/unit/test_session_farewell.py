@@ -32,7 +32,8 @@ ASKED = Announced(JOB, "RTX 4070", "win11", ("Firefox", "Kate"), 0, until=60.0, 
 
 def play(*events: tuple[float, Event]) -> tuple[State, list[Effect]]:
     """Return the state after events at their times, and everything that was done."""
-    state, done = State(), []
+    state = State()
+    done: list[Effect] = []
     for now, event in events:
         state, effects = step(state, event, now)
         done += effects
@@ -136,6 +137,12 @@ def test_how_it_went_is_told_where_the_desktop_is_still_there() -> None:
     assert state == State()
     assert shown(done)[-1] == "win11 did not get RTX 4070"
     assert step(state, Tick(), 15.0) == (State(), ())
+
+
+@pytest.mark.parametrize(("result", "expected"), [("cancelled", [Act.LEAVE, Act.STAY]), ("done", [Act.LEAVE])])
+def test_a_handoff_that_somebody_else_cancels_ends_no_desktop(result: str, expected: list[Effect]) -> None:
+    _, done = play((0.0, ASKED), (15.0, Tick()), (16.0, Finished(JOB, result, "")))
+    assert acts(done) == expected
 
 
 def test_a_daemon_that_goes_away_takes_the_handoff_along() -> None:

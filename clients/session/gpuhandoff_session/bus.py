@@ -87,15 +87,16 @@ class Connection:
             body=[_with_variants(one) for one in body],
         )
         answer = asyncio.ensure_future(self._bus.call(message))
+        answer.add_done_callback(lambda done: done.cancelled() or done.exception())  # also when nobody waits for it any more
         try:
             # After a disconnect dbus-next never answers.
             await asyncio.wait({answer, self.lost}, timeout=timeout, return_when=asyncio.FIRST_COMPLETED)
         finally:
             if not answer.done():
                 answer.cancel()
-        if self.lost.done():
+        if self.lost.done() or (answer.done() and answer.exception() is not None):
             raise CallError(GONE, "the bus is gone")
-        if not answer.done() or answer.cancelled():
+        if not answer.done():
             raise CallError(TIMEOUT, f"{service.name} has not answered {member} within {timeout} s")
         reply = answer.result()
         if reply is None:

@@ -225,4 +225,5 @@ def _stay(state: State) -> tuple[Act, ...]:
 def _finished(state: State, parting: Parting, event: Finished) -> Step:
     if event.job != parting.job:
         return state, ()
-    return State(), (Show(sentences.finished(parting.card, parting.vm, event.result, event.message)),)
+    stay = _stay(state) if event.result != "done" else ()
+    return State(), (*stay, Show(sentences.finished(parting.card, parting.vm, event.result, event.message)))

@@ -2,34 +2,43 @@
 
 from __future__ import annotations
 
-import argparse
 import sys
 from collections.abc import Sequence
-from pathlib import Path
 
-from gpuhandoff import names
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from argparse import ArgumentParser
+
+UNUSED = ("ssl", "gi")
+"""What libraries load where it is there, and do without where it is not: megabytes, and the beginning of a GLib loop."""
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run the daemon; return its exit status."""
-    options = _parser().parse_args(arguments)
-    if options.simulate:
-        import asyncio  # noqa: PLC0415
+    from gpuhandoff.workshop import Workshop  # noqa: PLC0415  (forked before anything else is loaded: small and clean)
 
+    workshop = Workshop.start()
+    options = _parser().parse_args(arguments)
+    for name in UNUSED:
+        sys.modules.setdefault(name, None)  # type: ignore[arg-type]  # documented: importing it then raises ImportError
+    import asyncio  # noqa: PLC0415
+
+    if options.simulate:
+        workshop.close()
         from gpuhandoff.simulation.daemon import run_simulated  # noqa: PLC0415  (never loaded in a real daemon)
 
         return asyncio.run(run_simulated(options.simulate, deny=options.simulate_deny))
-    from gpuhandoff.host.workshop import Workshop  # noqa: PLC0415  (forked before anything else is loaded: small and clean)
-
-    workshop = Workshop.start()
-    import asyncio  # noqa: PLC0415
-
     from gpuhandoff.service.system import run_system  # noqa: PLC0415
 
     return asyncio.run(run_system(workshop, configuration=options.configuration))
 
 
-def _parser() -> argparse.ArgumentParser:
+def _parser() -> ArgumentParser:
+    import argparse  # noqa: PLC0415  (as everything that the workshop does not need)
+    from pathlib import Path  # noqa: PLC0415
+
+    from gpuhandoff import names  # noqa: PLC0415
+
     parser = argparse.ArgumentParser(
         prog="gpuhandoffd",
         description="Lends GPUs to virtual machines and takes them back. Started by systemd; see gpuhandoffd(8).",

@@ -3,6 +3,10 @@
 Two thousand processes with thirty descriptors each. Some have a node open, and a few have it mapped only, which pins a
 driver as well, and which the other two do not see. /dev/full and /dev/zero stand for the nodes of a card: to all three they
 are names and numbers like any other.
+
+All take turns, each round begins with another one, and the ratios are those within one round: what else the machine does
+then falls on all of them. Processor time is that of user and kernel, all threads and children together. The daemon runs
+already when it is asked; the other two have to be started, which is two hundredths of their time.
 """
 
 from __future__ import annotations
@@ -12,15 +16,19 @@ import contextlib
 import ctypes
 import gc
 import os
+import resource
 import shutil
 import signal
 import socket
+import statistics
 import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
+from dataclasses import dataclass
+from functools import partial
 
 from gpuhandoff.host.proc import MachineProcesses
 
@@ -28,43 +36,73 @@ PROCESSES, DESCRIPTORS = 2000, 30
 NODES = ("/dev/full", "/dev/zero")
 OPENS_EACH, MAPS_EACH = 50, 400
 """Every so many processes there is one that has the first node open, and one that has the second one mapped."""
-ROUNDS = 5
+ROUNDS = 12
+
+
+@dataclass(frozen=True, slots=True)
+class Figures:
+    """One look: seconds, and who was found."""
+
+    wall: float
+    processor: float
+    found: frozenset[int]
 
 
 def main() -> int:
     """Measure, print, return 0."""
+    ours, whole = "gpuhandoff", "  mappings too"
+    looks: dict[str, Callable[[], set[int]]] = {
+        ours: lambda: _holding(mappings=False),
+        whole: lambda: _holding(mappings=True),
+    }
+    for name, command in (("fuser", ["fuser", *NODES]), ("lsof", ["lsof", "-w", "-n", "-P", "-t", *NODES])):
+        if shutil.which(name) is None:
+            print(f"{name:14} is not installed")
+        else:
+            looks[name] = partial(_pids, command)
     with crowd():
-        ours, found = best(lambda: _holding(mappings=False))
-        say("gpuhandoff", ours, found, found)
-        whole, everybody = best(lambda: _holding(mappings=True))
-        say("  mappings too", whole, everybody, everybody)
-        for name, command in (("fuser", ["fuser", *NODES]), ("lsof", ["lsof", "-w", "-n", "-P", "-t", *NODES])):
-            if shutil.which(name) is None:
-                print(f"{name:14} is not installed")
-                continue
-            theirs, seen = best(lambda command=command: _pids(command))  # type: ignore[misc]
-            say(name, theirs, seen, everybody)
-            print(f"{'':14} gpuhandoff takes {ours / theirs:.2f} of that, with mappings {whole / theirs:.2f}")
+        seen = measure(looks)
+    everybody = seen[whole][-1].found
+    print(f"{'':14}  elapsed  processor")
+    for name, rounds in seen.items():
+        found = rounds[-1].found
+        missing = "" if name == ours else f", {len(everybody - found)} not found"
+        times = " ms   ".join(
+            f"{middle(each) * 1000:5.0f}" for each in zip(*((one.wall, one.processor) for one in rounds), strict=True)
+        )
+        print(f"{name:14} {times} ms  {len(found)} holders{missing}")
+        for mine in (ours, whole) if name not in {ours, whole} else ():
+            pairs = list(zip(seen[mine], rounds, strict=True))
+            elapsed, spent = middle(a.wall / b.wall for a, b in pairs), middle(a.processor / b.processor for a, b in pairs)
+            print(f"{'':14} {elapsed:5.2f}      {spent:5.2f}     of that: {mine.strip()}")
     return 0
+
+
+def measure(looks: Mapping[str, Callable[[], set[int]]]) -> dict[str, list[Figures]]:
+    """Have all look in turns, and each one first as often as any."""
+    names, seen = list(looks), {name: list[Figures]() for name in looks}
+    for number in range(ROUNDS):
+        first = number % len(names)
+        for name in names[first:] + names[:first]:
+            began, spent = time.perf_counter(), _spent()
+            found = looks[name]()
+            seen[name].append(Figures(time.perf_counter() - began, _spent() - spent, frozenset(found)))
+    return seen
+
+
+def middle(numbers: Iterable[float]) -> float:
+    """Return the median."""
+    return statistics.median(numbers)
+
+
+def _spent() -> float:
+    """Return the seconds of processor time of this process and of its children that have ended."""
+    both = (resource.getrusage(whose) for whose in (resource.RUSAGE_SELF, resource.RUSAGE_CHILDREN))
+    return sum(usage.ru_utime + usage.ru_stime for usage in both)
 
 
 def _holding(*, mappings: bool) -> set[int]:
     return {one.process.pid for one in asyncio.run(MachineProcesses().holding(NODES, mappings=mappings))}
-
-
-def say(name: str, seconds: float, seen: set[int], ours: set[int]) -> None:
-    """Print one line: how long, how many, and how many of ours are missing."""
-    print(f"{name:14} {seconds * 1000:7.0f} ms  {len(seen)} holders, {len(ours - seen)} not found")
-
-
-def best(measured: Callable[[], set[int]]) -> tuple[float, set[int]]:
-    """Return the shortest of some rounds, and what was found."""
-    shortest, found = float("inf"), set[int]()
-    for _ in range(ROUNDS):
-        began = time.perf_counter()
-        found = measured()
-        shortest = min(shortest, time.perf_counter() - began)
-    return shortest, found
 
 
 def _pids(command: list[str]) -> set[int]:

@@ -34,6 +34,7 @@ ARGUMENTS: dict[str, tuple[Any, ...]] = {
     "Inhibit": ("somebody", "something", "block"),
     "Uninhibit": (1,),
     "Cancel": (),
+    "Object": ("not now",),
     "Event": ("win11", "prepare", "begin", "-", domain_xml()),
     "EventInParts": ("win11", "prepare", "begin", "-", [domain_xml()]),
 }
@@ -213,3 +214,4 @@ def test_consent_for_little_is_no_consent_for_more(tmp_path: Path) -> None:
 def test_nothing_is_missing_here() -> None:
     assert set(ARGUMENTS) == {member for interface, member in METHODS if interface in interfaces()}
     assert METHODS[JOB_INTERFACE, "Cancel"] is Rule.OWNER
+    assert METHODS[JOB_INTERFACE, "Object"] is Rule.AFFECTED

@@ -7,7 +7,7 @@ import xml.etree.ElementTree as ET
 import pytest
 
 from gpuhandoff import names
-from gpuhandoff.authority.table import EFFECTS, METHODS, Effect, Rule, request_actions
+from gpuhandoff.authority.table import EFFECTS, METHODS, Effect, Rule, may_object, request_actions
 from gpuhandoff.model.request import HolderPolicy, Operation, Options, Request
 from gpuhandoff.service.interface import interfaces, standard_interfaces
 from tests.support.polkit import POLICY
@@ -47,6 +47,15 @@ def test_other_peoples_desktops_take_another_action() -> None:
     assert idle == (names.ACTION_HANDOFF,)
 
 
+def test_only_who_was_asked_about_their_own_desktop_objects() -> None:
+    own = {1000: "alice"}
+    assert may_object(1000, own, asked=True)
+    assert not may_object(1000, own, asked=False)
+    assert not may_object(1001, own, asked=True)
+    assert not may_object(0, own, asked=True)
+    assert not may_object(1000, {}, asked=True)
+
+
 def test_every_method_has_a_rule_and_every_rule_a_method() -> None:
     known = {**interfaces(), **standard_interfaces()}
     assert set(METHODS) == {(name, member) for name, one in known.items() for member in one.methods}
@@ -56,7 +65,7 @@ def test_the_policy_file_has_our_actions_and_no_others() -> None:
     ours = {value for name, value in vars(names).items() if name.startswith("ACTION_")}
     assert {element.get("id") for element in ET.parse(POLICY).getroot().iter("action")} == ours
     assert {rule.value for rule in Rule} - ours == {
-        Rule.REQUEST.value, Rule.OWNER.value, Rule.ROOT.value, Rule.FREE.value, Rule.NOBODY.value
+        Rule.REQUEST.value, Rule.OWNER.value, Rule.AFFECTED.value, Rule.ROOT.value, Rule.FREE.value, Rule.NOBODY.value
     }  # fmt: skip
     assert set(EFFECTS) == set(Effect)
     assert {rule.value for rule in Rule} & ours | set(EFFECTS.values()) == ours

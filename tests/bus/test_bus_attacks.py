@@ -13,8 +13,7 @@ import pytest
 from dbus_next import Message, MessageFlag, MessageType
 
 from gpuhandoff.messages import Call, Match, Reply, Signal
-from gpuhandoff.service import bus as bus_module
-from gpuhandoff.service.bus import PER_CALLER, DBus
+from gpuhandoff.service.bus import DBus, answers, connect, library, reader
 from tests.support.bus import REPOSITORY, TEST_NAME, PrivateBus
 from tests.support.stranger import Stranger
 
@@ -73,7 +72,7 @@ async def test_callers_cannot_fill_the_socket_while_the_loop_is_busy(bus: Privat
         answered = sum(reply.message_type is MessageType.METHOD_RETURN for reply in replies)
         refused = sum(reply.error_name == LIMITS for reply in replies)
         assert answered + refused == 120
-        assert answered >= PER_CALLER
+        assert answered >= answers.PER_CALLER
         stranger.close()
     assert await is_alive(service)
 
@@ -85,19 +84,19 @@ async def test_what_needs_no_reply_is_hardly_read(
     """Nothing in the bus limits these, and dbus-next takes its time with each: 3 s of them kept it busy for 26 s."""
     service.serve(echo)
     read = 0
-    unmarshall = bus_module._Reader.unmarshall
+    unmarshall = reader.Reader.unmarshall
 
-    def count(self: bus_module._Reader) -> object:
+    def count(self: reader.Reader) -> object:
         nonlocal read
         read += 1
         return unmarshall(self)  # type: ignore[no-untyped-call]
 
     began = time.monotonic()
-    monkeypatch.setattr(bus_module._Reader, "unmarshall", count)
+    monkeypatch.setattr(reader.Reader, "unmarshall", count)
     process = await asyncio.create_subprocess_exec(sys.executable, "-c", POUR, bus.address, kind, cwd=REPOSITORY)
     assert await process.wait() == 0
     assert await is_alive(service)
-    assert read <= bus_module.UNANSWERED * (time.monotonic() - began + 1) + 10
+    assert read <= library.UNANSWERED * (time.monotonic() - began + 1) + 10
 
 
 POUR = """
@@ -139,7 +138,7 @@ async def test_others_have_their_turn_while_much_is_read(bus: PrivateBus, servic
     for stranger in strangers:
         stranger.close()
     assert handled.total() == 240
-    assert max(handled.values()) <= bus_module.BATCH
+    assert max(handled.values()) <= library.BATCH
 
 
 async def test_one_caller_cannot_have_all_the_attention(bus: PrivateBus, service: DBus) -> None:
@@ -151,14 +150,14 @@ async def test_one_caller_cannot_have_all_the_attention(bus: PrivateBus, service
 
     service.serve(wait)
     with Stranger(bus.address) as greedy, Stranger(bus.address) as modest:
-        for _ in range(PER_CALLER + 10):
+        for _ in range(answers.PER_CALLER + 10):
             greedy.send(a_call())
         refused = await asyncio.to_thread(greedy.replies, 10)
         assert {reply.error_name for reply in refused} == {LIMITS}
         modest.send(a_call())
         release.set()
         assert [one.error_name for one in await asyncio.to_thread(modest.replies, 1)] == [None]
-        await asyncio.to_thread(greedy.replies, PER_CALLER)
+        await asyncio.to_thread(greedy.replies, answers.PER_CALLER)
         greedy.send(a_call())
         assert [one.error_name for one in await asyncio.to_thread(greedy.replies, 1)] == [None]
 
@@ -167,7 +166,7 @@ async def test_a_message_of_millions_of_values_is_refused_unread(bus: PrivateBus
     service.serve(echo)
     with Stranger(bus.address) as stranger:
         began = time.monotonic()
-        stranger.send(a_call("ai", [list(range(bus_module.VALUES // 2))]))
+        stranger.send(a_call("ai", [list(range(reader.VALUES // 2))]))
         (reply,) = await asyncio.to_thread(stranger.replies, 1)
         assert reply.message_type is MessageType.METHOD_RETURN
 
@@ -188,15 +187,15 @@ async def test_a_message_that_cannot_be_read_ends_nothing(
 ) -> None:
     """A bus may let through what dbus-next does not know."""
     service.serve(echo)
-    readable = bus_module._Reader.read_argument
+    readable = reader.Reader.read_argument
 
-    def choke(self: bus_module._Reader, type_: object) -> object:
+    def choke(self: reader.Reader, type_: object) -> object:
         value = readable(self, type_)  # type: ignore[arg-type]
         if value == "choke":
             raise KeyError(value)
         return value
 
-    monkeypatch.setattr(bus_module._Reader, "read_argument", choke)
+    monkeypatch.setattr(reader.Reader, "read_argument", choke)
     with Stranger(bus.address) as stranger:
         stranger.send(a_call("s", ["choke"]))
         stranger.send(a_call("s", ["fine"]))
@@ -230,7 +229,7 @@ async def test_stray_descriptors_do_not_stay(bus: PrivateBus, service: DBus) -> 
 
 
 async def test_stray_descriptors_are_closed_where_some_are_wanted(bus: PrivateBus) -> None:
-    taker = await bus_module.connect(bus.address, descriptors=True)
+    taker = await connect(bus.address, descriptors=True)
     await taker.request_name("org.example.Service")
 
     async def nothing(_: Call) -> Reply:

@@ -18,9 +18,8 @@ from gpuhandoff.authority.questions import AT_ONCE, PROMPTS_PER_USER
 from gpuhandoff.errors import LimitsExceededError
 from gpuhandoff.messages import Call, Reply
 from gpuhandoff.names import ACTION_HANDOFF, ACTION_STATUS
-from gpuhandoff.service import bus as bus_module
 from gpuhandoff.service import callers, line
-from gpuhandoff.service.bus import DBus, connect
+from gpuhandoff.service.bus import DBus, connect, library, reader
 from gpuhandoff.service.callers import PER_USER
 from tests.bus.test_bus_attacks import LIMITS, a_call, echo, is_alive
 from tests.support.bus import PrivateBus
@@ -49,7 +48,7 @@ async def test_types_that_callers_make_up_are_not_remembered_for_ever(bus: Priva
             stranger.send(a_call("v", [Variant(f"a({types})", [])]))
             await asyncio.to_thread(stranger.replies, 1)
     remembered = sum(len(one) for one in SignatureTree._cache)
-    assert remembered <= bus_module.SIGNATURES
+    assert remembered <= reader.SIGNATURES
 
 
 async def test_types_cost_what_they_are_made_of(bus: PrivateBus, service: DBus) -> None:
@@ -68,30 +67,30 @@ async def test_types_cost_what_they_are_made_of(bus: PrivateBus, service: DBus) 
 async def test_what_is_too_large_is_not_even_kept(bus: PrivateBus, service: DBus, monkeypatch: pytest.MonkeyPatch) -> None:
     service.serve(echo)
     largest = 0
-    is_here = bus_module._Reader.is_here
+    is_here = reader.Reader.is_here
 
-    def watch(self: bus_module._Reader) -> bool:
+    def watch(self: reader.Reader) -> bool:
         nonlocal largest
         try:
             return is_here(self)
         finally:
             largest = max(largest, len(self.buf))
 
-    monkeypatch.setattr(bus_module._Reader, "is_here", watch)
+    monkeypatch.setattr(reader.Reader, "is_here", watch)
     with Stranger(bus.address) as stranger:
-        for size in (bus_module.LARGEST, 20 << 20):
+        for size in (reader.LARGEST, 20 << 20):
             (reply,) = await asyncio.to_thread(_send, stranger, a_call("ay", [bytes(size)]))
             assert reply.error_name == LIMITS
         (reply,) = await asyncio.to_thread(_send, stranger, a_call("s", ["x" * 1_000_000]))
         assert not reply.error_name
-    assert largest < bus_module.LARGEST
+    assert largest < reader.LARGEST
     assert await is_alive(service)
 
 
 async def test_a_path_that_is_too_large_gets_no_answer_and_ends_nothing(bus: PrivateBus, service: DBus) -> None:
     service.serve(echo)
     message = a_call("s", ["x"])
-    message.path = "/" + "x" * (bus_module.LARGEST + 100)
+    message.path = "/" + "x" * (reader.LARGEST + 100)
     with Stranger(bus.address) as stranger:
         await asyncio.to_thread(stranger.send, message)
         (reply,) = await asyncio.to_thread(_send, stranger, a_call("s", ["fine"]))
@@ -183,7 +182,7 @@ async def test_when_too_many_wait_those_of_the_busiest_are_refused(
 
 async def test_callers_take_turns(bus: PrivateBus, service: DBus, monkeypatch: pytest.MonkeyPatch) -> None:
     """Who has sent a hundred calls before does not keep the next one waiting for them all."""
-    monkeypatch.setattr(bus_module, "BATCH", 1)
+    monkeypatch.setattr(library, "BATCH", 1)
     order: list[str] = []
 
     async def note(call: Call) -> Reply:
@@ -208,7 +207,7 @@ async def test_callers_that_leave_at_once_are_not_gathered(
     monkeypatch.setattr(callers, "AT_ONCE", 20)
     handled: list[Call] = []
     most = 0
-    accept = service._accept
+    accept = service._answers.accept
 
     async def note(call: Call) -> Reply:
         handled.append(call)
@@ -217,9 +216,9 @@ async def test_callers_that_leave_at_once_are_not_gathered(
     def watch(message: Message) -> None:
         nonlocal most
         accept(message)
-        most = max(most, len(service._answering))
+        most = max(most, len(service._answers._answering))
 
-    service._accept = watch  # type: ignore[method-assign]
+    service._answers.accept = watch  # type: ignore[method-assign]
     service.serve(note)
     for _ in range(200):
         with Stranger(bus.address) as hasty:
@@ -238,7 +237,7 @@ async def test_nothing_is_taken_while_the_bus_does_not_read(bus: PrivateBus, ser
         await asyncio.to_thread(_send, stranger, a_call())
         outbox = service._bus._outbox
         waiting: list[tuple[bytes, list[int], asyncio.Future[None]]] = [
-            (b"", [], asyncio.get_running_loop().create_future()) for _ in range(bus_module.OUTBOX)
+            (b"", [], asyncio.get_running_loop().create_future()) for _ in range(library.OUTBOX)
         ]
         for one in waiting:
             outbox.put_nowait(one)
@@ -247,7 +246,7 @@ async def test_nothing_is_taken_while_the_bus_does_not_read(bus: PrivateBus, ser
             service._bus._message_reader()
             await asyncio.sleep(0.002)
         assert service._bus._line
-        for _ in range(bus_module.OUTBOX // 2):
+        for _ in range(library.OUTBOX // 2):
             outbox.get_nowait()
         (reply,) = await asyncio.to_thread(stranger.replies, 1)
         assert not reply.error_name
@@ -262,6 +261,6 @@ def test_a_head_that_contradicts_itself_has_no_sender() -> None:
     data = bytearray(message._marshall())  # type: ignore[no-untyped-call]
     end = 16 + int.from_bytes(data[12:16], "little")
     data[end - 4 : end] = b"\x07\x01s\0"
-    reader = bus_module._Reader(io.BytesIO(data))  # type: ignore[no-untyped-call]
-    assert reader.is_here()
-    assert reader.sender() == ""
+    one = reader.Reader(io.BytesIO(data))  # type: ignore[no-untyped-call]
+    assert one.is_here()
+    assert one.sender() == ""

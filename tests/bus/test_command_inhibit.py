@@ -53,6 +53,20 @@ async def test_as_json(daemon: FakeDaemon, command: Command) -> None:
     assert (documents[0]["cookie"], documents[1]["status"]) == (7, 0)
 
 
+async def test_a_handoff_that_waits_says_so() -> None:
+    async with simulated("igpu-dgpu") as command:
+        assert '"wait"' not in (await command("handoff", "01:00.0", "--json")).out
+        assert (await command("reclaim", "01:00.0")).status == 0
+        holding = await command.start("inhibit", "--mode", "delay", "--", "sh", "-c", "echo runs; exec sleep 600")
+        assert holding.stdout is not None
+        assert await asyncio.wait_for(holding.stdout.readline(), PATIENCE) == b"runs\n"
+        lent = await command("handoff", "01:00.0")
+        assert lent.status == 0
+        assert lent.out.startswith("Waiting for programs that have asked for that, at most 5 s.\n")
+        holding.send_signal(signal.SIGTERM)
+        await asyncio.wait_for(holding.communicate(), PATIENCE)
+
+
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGKILL])
 async def test_a_handoff_is_refused_by_name_and_reason_until_the_command_has_ended(number: int) -> None:
     async with simulated("igpu-dgpu") as command:

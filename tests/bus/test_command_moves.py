@@ -17,8 +17,7 @@ from gpuhandoff import errors
 from gpuhandoff.errors import ProblemError
 from gpuhandoff.messages import Body, Call, Signal, Variant
 from gpuhandoff.names import MANAGER_INTERFACE, MANAGER_PATH
-from gpuhandoff.service import bus as bus_module
-from gpuhandoff.service.bus import connect
+from gpuhandoff.service.bus import answers, connect
 from tests.support.bus import private_bus
 from tests.support.command_daemon import GPU, JOB, OTHER, Command, FakeDaemon, fake_daemon
 
@@ -163,7 +162,7 @@ async def test_a_refusal_is_told(
     told: str,
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    monkeypatch.setattr(bus_module, "_plain", str)  # a daemon that says anything at all
+    monkeypatch.setattr(answers, "plain", str)  # a daemon that says anything at all
     daemon.answers = {"Handoff": problem}
     ended = await command("handoff", "--json")
     assert (ended.status, ended.err) == (status, f"gpuhandoff: {told}\n")

@@ -78,6 +78,7 @@ PREVIEW = preview(
         "reset-risk": Variant("b", True),
         "needed": Variant("b", True),
         "asks": Variant("as", ["org.gpuhandoff.handoff-display", "org.example.other"]),
+        "unneeded": Variant("as", ["holders", "accept-risk"]),
         "seconds": Variant("d", 12.4),
     },
 )
@@ -204,11 +205,12 @@ async def test_a_plan(daemon: FakeDaemon, command: Command) -> None:
     assert ended.out == (
         "desktop     It ends: this card shows it to alice.\n"
         "ends        Firefox, Konsole and 3 more\n"
+        "            Ollama, the service ollama\n"
         "lost        unsaved documents\n"
         "            the clipboard\n"
-        "ended       Ollama, the service ollama\n"
         "returns     once per boot. It may be dead. (somebody) The next guest takes the option --accept-risk.\n"
         "asks for    ending sessions (org.gpuhandoff.handoff-display), org.example.other\n"
+        "            --terminate-holders and --accept-risk are not needed here, but asked for as well when given\n"
         "takes       usually 12 s here\n"
         "\n"
         " 1  keep the machine awake  (inhibit-sleep)\n"

@@ -21,8 +21,9 @@ LAYERS: dict[str, set[str]] = {
     "names": set(),
     "errors": {"names"},
     "messages": {"errors"},
+    "workshop": set(),
     "model": {"model"},
-    "host": {"errors", "messages", "model"},
+    "host": {"errors", "messages", "model", "workshop"},
     "config": {"errors", "messages", "model", "names"},
     "survey": {"host", "model"},
     "steps": {"errors", "host", "messages", "model"},
@@ -75,13 +76,14 @@ def test_rooms_import_one_way(room: str) -> None:
         assert ours(path) <= LAYERS[room] | {room}, path
 
 
-def test_only_one_module_of_the_daemon_knows_the_bus_library() -> None:
+def test_only_one_room_of_the_daemon_knows_the_bus_library() -> None:
     users = {
         path.relative_to(PACKAGE).as_posix()
         for path in PACKAGE.rglob("*.py")
         if any("dbus_next" in one for one in imports(path))
     }
-    assert users == {"service/bus.py"}
+    assert users
+    assert {path.rpartition("/")[0] for path in users} == {"service/bus"}
 
 
 def test_clients_import_only_names() -> None:
@@ -152,4 +154,4 @@ def test_files_stay_small() -> None:
         for path in (ROOT / folder).rglob("*.py")
         if (count := len(path.read_text().splitlines())) > 300
     }
-    assert set(large) <= {"daemon/gpuhandoff/service/bus.py"}
+    assert not large

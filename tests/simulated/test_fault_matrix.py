@@ -4,7 +4,7 @@ Five machines, four directions (handoff, reclaim, rollback of a handoff, recover
 operation of every step, every kind of fault that this operation can suffer, every moment at which the daemon can be killed:
 `tests/support/fault_trial.py` tries one case and judges its end, `fault_effects.py` says which faults there are,
 `fault_matrix.py` which cases are tried. Every day it is a choice of them that meets each operation with each kind of fault
-and with kills at every moment, but not with every pair of both; GPUHANDOFF_TEST_ALL=1 tries every pair, which takes an hour.
+and with kills at every moment, but not with every pair of both; GPUHANDOFF_TEST_ALL=1 tries every pair, which takes hours.
 """
 
 from __future__ import annotations
@@ -14,10 +14,8 @@ from collections.abc import Callable
 import pytest
 
 from tests.support import fault_effects
-from tests.support.fault_matrix import Result, attempt_in_parallel, chosen, everything, operations
+from tests.support.fault_matrix import MACHINES, Result, attempt_in_parallel, chosen, everything, operations
 from tests.support.fault_trial import DIRECTIONS, MOMENTS
-
-MACHINES = ("single-nvidia", "single-amd", "igpu-dgpu", "twin", "blackwell")
 
 
 @pytest.mark.parametrize("direction", DIRECTIONS)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from pathlib import Path
 from typing import Any
 
@@ -10,7 +11,7 @@ import pytest
 from gpuhandoff.messages import RemoteError, Variant
 from gpuhandoff.plan.preview import UNDO
 from gpuhandoff.simulation.clock import in_virtual_time
-from gpuhandoff.simulation.scenarios import igpu_dgpu, single_nvidia
+from gpuhandoff.simulation.scenarios import blackwell, igpu_dgpu, single_nvidia
 from gpuhandoff.steps import make_steps
 from tests.support.product import OPTIONS, Product
 
@@ -46,6 +47,53 @@ async def test_where_nothing_ends_nothing_is_lost(tmp_path: Path) -> None:
     told = await preview(product, options={})
     assert (told["sessions"], told["programs"], told["lost"]) == ([], [], [])
     assert told["asks"] == ["org.gpuhandoff.handoff"]
+    await product.stop()
+
+
+ALL = {**STOP, "holders": Variant("s", "terminate"), "accept-risk": Variant("b", True)}
+"""Every consent."""
+
+
+@in_virtual_time
+async def test_what_is_asked_for_is_what_is_needed_and_what_is_allowed_beyond_that_is_named(tmp_path: Path) -> None:
+    product = await Product(await igpu_dgpu(), tmp_path / "dual").start()
+    told = await preview(product, options=ALL)
+    assert (told["asks"], told["unneeded"]) == (["org.gpuhandoff.handoff"], ["stop-display", "holders", "accept-risk"])
+    told = await preview(product, options={})
+    assert (told["asks"], told["unneeded"]) == (["org.gpuhandoff.handoff"], [])
+    product.machine.processes.spawn("ollama", uid=998, cgroup="/system.slice/ollama.service", opens=["/dev/nvidia0"])
+    told = await preview(product, options=ALL)
+    assert told["asks"] == ["org.gpuhandoff.handoff", "org.gpuhandoff.terminate-holders"]
+    assert told["unneeded"] == ["stop-display", "accept-risk"]
+    await product.stop()
+    product = await Product(await single_nvidia(), tmp_path / "single").start()
+    told = await preview(product, options=ALL)
+    assert (told["asks"], told["unneeded"]) == (["org.gpuhandoff.handoff-display"], ["holders", "accept-risk"])
+    await product.handoff(GPU)
+    evict = {"holders": Variant("s", "terminate")}
+    told = await preview(product, "reclaim", evict)
+    assert (told["asks"], told["unneeded"]) == (["org.gpuhandoff.reclaim"], ["holders"])
+    product.machine.start_guest(GPU)
+    told = await preview(product, "reclaim", evict)
+    assert (told["asks"], told["unneeded"]) == (["org.gpuhandoff.reclaim", "org.gpuhandoff.evict-guest"], [])
+    await product.stop()
+
+
+@in_virtual_time
+async def test_a_risk_is_asked_for_where_the_card_has_used_up_its_one_run(tmp_path: Path) -> None:
+    product = await Product(await blackwell(), tmp_path).start()
+    first = await preview(product, options=ALL)
+    assert (first["reset-risk"], "accept-risk" in first["unneeded"]) == (False, True)
+    await product.handoff(GPU)
+    product.machine.start_guest(GPU)
+    await asyncio.sleep(1)
+    product.machine.stop_guest(GPU)
+    await asyncio.sleep(1)
+    await product.reclaim(GPU)
+    await asyncio.sleep(1)
+    again = await preview(product, options=ALL)
+    assert (again["reset-risk"], again["unneeded"]) == (True, ["holders"])
+    assert again["asks"] == ["org.gpuhandoff.handoff-display", "org.gpuhandoff.accept-risk"]
     await product.stop()
 
 

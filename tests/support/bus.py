@@ -57,10 +57,27 @@ _CONFIGURATION = """<!DOCTYPE busconfig PUBLIC "-//freedesktop//DTD D-Bus Bus Co
 """
 
 
-class PrivateBus:
-    """One dbus-daemon, in a directory that every user can enter."""
+_SESSION = """<!DOCTYPE busconfig PUBLIC "-//freedesktop//DTD D-Bus Bus Configuration 1.0//EN"
+ "http://www.freedesktop.org/standards/dbus/1.0/busconfig.dtd">
+<busconfig>
+  <type>session</type>
+  <listen>unix:path={socket}</listen>
+  <auth>EXTERNAL</auth>
+  <policy context="default">
+    <allow user="*"/>
+    <allow own="*"/>
+    <allow send_destination="*"/>
+    <allow eavesdrop="false"/>
+  </policy>
+</busconfig>
+"""
 
-    def __init__(self) -> None:
+
+class PrivateBus:
+    """One dbus-daemon, in a directory that every user can enter; a user's own bus where it is said so."""
+
+    def __init__(self, *, session: bool = False) -> None:
+        self._template = _SESSION if session else _CONFIGURATION
         self._directory = Path(tempfile.mkdtemp(prefix="gpuhandoff-bus-"))
         self._directory.chmod(0o755)
         self.address = f"unix:path={self._directory}/socket"
@@ -70,7 +87,7 @@ class PrivateBus:
         """Start the daemon and wait until it listens."""
         configuration = self._directory / "bus.conf"
         configuration.write_text(
-            _CONFIGURATION.format(
+            self._template.format(
                 socket=self._directory / "socket",
                 test_name=TEST_NAME,
                 policy=POLICY,
@@ -108,9 +125,9 @@ class PrivateBus:
 
 
 @contextmanager
-def private_bus() -> Iterator[PrivateBus]:
-    """Have a private system bus."""
-    bus = PrivateBus()
+def private_bus(*, session: bool = False) -> Iterator[PrivateBus]:
+    """Have a private system bus, or a user's own."""
+    bus = PrivateBus(session=session)
     bus.start()
     try:
         yield bus

@@ -18,7 +18,7 @@ import time
 from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
-from functools import lru_cache
+from functools import cache, lru_cache
 from pathlib import Path
 from typing import Any
 
@@ -30,6 +30,7 @@ from tests.support.fault_trial import MOMENTS, NOTHING, Case, Done, Trial
 
 ALL = "GPUHANDOFF_TEST_ALL"
 """Set to try the complete cross product."""
+MACHINES = ("single-nvidia", "single-amd", "igpu-dgpu", "twin", "blackwell")
 KILLS = tuple(moment for moment in MOMENTS if moment)
 
 
@@ -72,12 +73,13 @@ def total(results: Iterable[Result]) -> Result:
     return sum_of_all
 
 
-def operations(scenario: str, direction: str) -> list[Done]:
+@cache
+def operations(scenario: str, direction: str) -> tuple[Done, ...]:
     """Return every operation that a move without faults makes."""
     with _directory() as directory:
         trial = Trial(Case(scenario, direction, NOTHING, 0), Path(directory) / "run")
         run(trial.run())
-    return trial.seen
+    return tuple(trial.seen)
 
 
 def everything(scenario: str, direction: str) -> Iterator[Case]:
@@ -103,12 +105,15 @@ def chosen(scenario: str, direction: str) -> Iterator[Case]:
 
     An operation that changes something suffers every kind of fault with a living daemon, but of all errnos one, and two
     kills at two moments with two other faults. One that only looks suffers a fault or a kill. Where everything is undone
-    as in a Reclaim, only for another reason, and on the second machine of the same kind, it is two faults and a kill, and
-    half of the operations that only look.
+    as in a Reclaim, only for another reason, on the second machine of the same kind, and where an earlier machine makes the
+    same operation in the same step, it is two faults and a kill, and half of the operations that only look.
     """
-    sparse = direction in {"rollback", "recovery"} or scenario == "blackwell"
     offset = sum(map(ord, scenario + direction))
+    seen: set[Done] = set()
+    if direction in {"handoff", "reclaim"}:
+        seen.update(*(operations(one, direction) for one in MACHINES[: MACHINES.index(scenario)]))
     for number, done in enumerate(operations(scenario, direction), offset):
+        sparse = direction in {"rollback", "recovery"} or scenario == "blackwell" or done in seen
         faults = list(fault_effects.names(done.operation))
         if fault_effects.changes(done.operation):
             alive = _one_errno(faults, number)

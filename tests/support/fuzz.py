@@ -31,7 +31,7 @@ from gpuhandoff.hypervisor.domain import Domain
 from gpuhandoff.hypervisor.parse import parse_domain
 from gpuhandoff.messages import RemoteError, Variant
 from gpuhandoff.model.address import PciAddress
-from gpuhandoff.service.bus import _Reader
+from gpuhandoff.service.bus.reader import Reader
 from gpuhandoff.service.interface import interfaces, standard_interfaces
 from gpuhandoff.simulation.clock import run
 from gpuhandoff.simulation.host import simulated_host
@@ -112,7 +112,7 @@ def _spoil(data: bytes, edits: list[tuple[int, int, bytes]]) -> bytes:
 
 def read_message(data: bytes) -> None:
     """A message as the bus would never pass it on."""
-    reader = _Reader(io.BytesIO(data))  # type: ignore[no-untyped-call]
+    reader = Reader(io.BytesIO(data))  # type: ignore[no-untyped-call]
     with contextlib.suppress(EOFError):
         if reader.is_here():
             reader.sender()

@@ -64,6 +64,7 @@ def test_everything(etc: Path) -> None:
         confine-workqueues = true
         guest-governor = "performance"
         inhibit-delay = 0
+        session-delay = 0
         reclaim-grace = 30
         [defaults]
         stop-display = true
@@ -88,6 +89,7 @@ def test_everything(etc: Path) -> None:
         confine_workqueues=True,
         guest_governor="performance",
         inhibit_delay=0,
+        session_delay=0,
         reclaim_grace=30,
     )
     assert configuration.options_for(GPU, "") == Options(
@@ -177,6 +179,7 @@ WRONG_VALUES = [
     ("host", "confine-workqueues", "1", "true or false", "1"),
     ("host", "guest-governor", '"Fast!"', GOVERNOR, "'Fast!'"),
     ("host", "inhibit-delay", "86401", SECONDS, "86401"),
+    ("host", "session-delay", "-1", SECONDS, "-1"),
     ("defaults", "stop-display", '"true"', "true or false", "'true'"),
     ("defaults", "holders", '"kill"', "refuse or terminate", "'kill'"),
     ("defaults", "holders", "true", "refuse or terminate", "true"),

@@ -121,9 +121,14 @@ def test_a_mapping_of_what_has_been_deleted_meanwhile() -> None:
         file.unlink(missing_ok=True)
 
 
+def mapped_by(pid: int) -> set[str]:
+    """Return what a process has mapped of the two."""
+    return mappings.mapped(str(pid), [FULL, ZERO], mappings.Question())
+
+
 def test_an_older_kernel_that_cannot_be_asked(monkeypatch: pytest.MonkeyPatch) -> None:
     with holder(MAPS) as mapped, holder(BOTH) as both:
-        assert mappings.mapped(str(mapped), [FULL, ZERO]) == {ZERO}
+        assert mapped_by(mapped) == {ZERO}
         asked: list[int] = []
 
         def too_old(descriptor: int, request: int, *_: object) -> None:
@@ -131,12 +136,12 @@ def test_an_older_kernel_that_cannot_be_asked(monkeypatch: pytest.MonkeyPatch) -
             raise OSError(errno.ENOTTY, os.strerror(errno.ENOTTY))
 
         monkeypatch.setattr(fcntl, "ioctl", too_old)
-        assert mappings.mapped(str(mapped), [FULL, ZERO]) == {ZERO}
-        assert mappings.mapped(str(both), [FULL, ZERO]) == {ZERO}
-        assert mappings.mapped(str(os.getpid()), [FULL, ZERO]) == set()
+        assert mapped_by(mapped) == {ZERO}
+        assert mapped_by(both) == {ZERO}
+        assert mapped_by(os.getpid()) == set()
         assert set(asked) == {0xC0686611}, "PROCMAP_QUERY"
         monkeypatch.undo()
-    assert mappings.mapped(str(mapped), [ZERO]) == set()
+    assert mapped_by(mapped) == set()
 
 
 def test_a_process_that_hangs_keeps_nobody_for_ever(
@@ -145,11 +150,11 @@ def test_a_process_that_hangs_keeps_nobody_for_ever(
     """Its mmap lock is taken, and whoever reads its mappings waits for that."""
     ends, real, looks = threading.Event(), mappings.mapped, []
 
-    def waits(pid: str, nodes: Collection[str]) -> set[str]:
+    def waits(pid: str, nodes: Collection[str], question: mappings.Question) -> set[str]:
         looks.append(pid)
         if pid == str(os.getpid()):
             ends.wait()
-        return real(pid, nodes)
+        return real(pid, nodes, question)
 
     monkeypatch.setattr(mappings, "mapped", waits)
     monkeypatch.setattr(mappings, "PATIENCE", 0.2)

@@ -17,7 +17,7 @@ from gpuhandoff.host.door import OverdueError, Purpose
 from gpuhandoff.host.machine import MachineKernel
 from gpuhandoff.host.proc import MachineProcesses
 from gpuhandoff.host.workers import Workers
-from gpuhandoff.host.workshop import Workshop
+from gpuhandoff.workshop import Workshop
 
 NAME = f"{os.getpid() & 0xFFFF:04x}:01:00.0"
 """Other runs of these tests have their workers on this machine, too."""

@@ -14,13 +14,13 @@ from pathlib import Path
 import pytest
 
 from gpuhandoff.host.proc import _process
-from gpuhandoff.host.workshop import _check_module, _load, _remove
 from gpuhandoff.model.address import PciAddress
-from gpuhandoff.service.bus import _plain
+from gpuhandoff.service.bus.values import plain
 from gpuhandoff.service.plain_log import PlainFormatter
 from gpuhandoff.service.recent import RecentLines
 from gpuhandoff.survey.belonging import belonging
 from gpuhandoff.transaction.record import parse
+from gpuhandoff.workshop import _check_module, _load, _remove
 
 EVIL = "\x1b]0;owned\x07\x1b[2J\nERROR forged line\r\u202e\x9b31m"
 
@@ -71,7 +71,7 @@ def test_a_torn_line_of_the_journal_is_logged_as_text(caplog: pytest.LogCaptureF
 
 
 def test_errors_are_text() -> None:
-    told = _plain(f"in use by {EVIL}")
+    told = plain(f"in use by {EVIL}")
     assert told.replace("\n", "").isprintable()
 
 

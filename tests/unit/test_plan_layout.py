@@ -45,7 +45,7 @@ def shown(one: Gpu) -> Gpu:
         (world(NVIDIA, desktop=False), LayoutKind.HEADLESS, "No screen"),
         (world(shown(NVIDIA)), LayoutKind.SINGLE, "only GPU"),
         (world(replace(NVIDIA, connectors=SCREEN), desktop=False), LayoutKind.SINGLE, "only GPU"),
-        (world(shown(INTEL), NVIDIA), LayoutKind.HYBRID, "0000:01:00.0 (RTX 4070) can go without it"),
+        (world(shown(INTEL), NVIDIA), LayoutKind.HYBRID, "0000:01:00.0 (RTX 4070) can be lent while the desktop goes on."),
         (world(NVIDIA, shown(RYZEN)), LayoutKind.HYBRID, "Raphael"),
         (world(INTEL, shown(NVIDIA)), LayoutKind.MULTI, "plugged into the mainboard"),
         (world(shown(NVIDIA), OTHER), LayoutKind.MULTI, "There are 2 GPUs"),
@@ -70,7 +70,7 @@ def test_a_desktop_that_has_a_card_open_without_a_screen_on_it() -> None:
     machine = world(replace(shown(INTEL), connectors=SCREEN), card)
     found = layout_of(machine)
     assert found.kind is LayoutKind.HYBRID
-    assert "could go without it, if the desktop did not have it open" in found.reason
+    assert "could be lent while the desktop goes on, if that did not have it open" in found.reason
     assert why_desktop_stays(machine, card).startswith("It ends, as it has this card open, though its picture comes from")
 
 

@@ -7,7 +7,7 @@ import sys
 
 INHERITED = """
 import os, select
-from gpuhandoff.host.workshop import Workshop
+from gpuhandoff.workshop import Workshop
 reader, writer = os.pipe()
 os.set_inheritable(writer, True)
 workshop = Workshop.start()

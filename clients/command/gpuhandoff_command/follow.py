@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import signal
+import time
 from collections.abc import Iterator
 from typing import Any
 
@@ -39,6 +40,7 @@ class JobFollower:
         self._left = asyncio.Event()
         self._interrupts = 0
         self._cancelling: asyncio.Task[None] | None = None
+        self._waiting: asyncio.Task[None] | None = None
         self.steps: set[str] = set()
         """Those that were seen to be done."""
 
@@ -133,6 +135,8 @@ class JobFollower:
             self._early.append((member, body))
         elif member == "Progress" and body[0] == self._gpu:
             self._show(*body)
+        elif member == "PrepareForHandoff" and body == [self._gpu, True]:
+            self._waiting = asyncio.create_task(self._tell_wait())
         elif member == "JobRemoved" and body[0] == self._job:
             self._ended.set()
 
@@ -163,8 +167,9 @@ class JobFollower:
             yield
         finally:
             loop.remove_signal_handler(signal.SIGINT)
-            if self._cancelling is not None:
-                self._cancelling.cancel()
+            for task in (self._cancelling, self._waiting):
+                if task is not None:
+                    task.cancel()
 
     def _interrupt(self) -> None:
         """First: ask the daemon to undo. Again, or before there is a job: leave."""
@@ -174,6 +179,15 @@ class JobFollower:
             return
         self._terminal.line("Cancelling: what was done is undone. Ctrl-C again leaves that to gpuhandoffd.")
         self._cancelling = asyncio.create_task(self._cancel())
+
+    async def _tell_wait(self) -> None:
+        """Say that the job waits before its first step, where it does: for a desktop that may be a minute."""
+        with contextlib.suppress(CallError):
+            until = (await self._connection.job(self._job)).get("WaitsUntil", 0)
+            seconds = round(until / 1e6 - time.time())
+            if until and seconds > 0:
+                self._terminal.value({"event": "wait", "gpu": self.gpu, "seconds": seconds})
+                self._terminal.line(f"Waiting for programs that have asked for that, at most {seconds} s.")
 
     async def _cancel(self) -> None:
         try:

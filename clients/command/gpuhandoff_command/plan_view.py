@@ -20,6 +20,8 @@ _ASKS = {
     names.ACTION_EVICT_GUEST: "ending a virtual machine",
     names.ACTION_INSPECT: "looking only",
 }
+_CONSENTS = {"stop-display": "stop-display", "holders": "holders=terminate", "accept-risk": "accept-risk"}
+_NO_SOURCE = "none found"
 _WIDTH = 11
 NEVER = "it was never done here"
 
@@ -60,14 +62,18 @@ def _rows(plan: dict[str, Any]) -> Iterator[tuple[str, str]]:
     if plan.get("programs"):
         more = f" and {plan['more-programs']} more" if plan.get("more-programs") else ""
         yield ("ends", ", ".join(clean(one) for one in plan["programs"]) + more)
+    if plan.get("ended"):
+        yield ("" if plan.get("programs") else "ends", "; ".join(clean(one) for one in plan["ended"]))
     for index, text in enumerate(plan.get("lost", ())):
         yield ("lost" if not index else "", clean(text))
-    if plan.get("ended"):
-        yield ("ended", "; ".join(clean(one) for one in plan["ended"]))
     if plan["direction"] == "handoff" and plan.get("reset-verdict"):
         yield ("returns", verdict_words(plan))
     if plan.get("asks"):
         yield ("asks for", ", ".join(_asked(one) for one in plan["asks"]))
+    if plan.get("unneeded"):
+        spare = [translate(f"option {_CONSENTS.get(one, clean(one))}", plan["direction"]) for one in plan["unneeded"]]
+        flags = [flag.removeprefix("option ") for flag in spare]
+        yield ("", f"{_listed(flags)} {'are' if len(flags) > 1 else 'is'} not needed here, but asked for as well when given")
     if "seconds" in plan:
         yield ("takes", f"usually {seconds_words(plan['seconds'])} here" if plan["seconds"] >= 0 else NEVER)
 
@@ -75,12 +81,17 @@ def _rows(plan: dict[str, Any]) -> Iterator[tuple[str, str]]:
 def verdict_words(told: dict[str, Any]) -> str:
     """Return a reset verdict in words; `told`: the keys that Status and Preview have of it."""
     kind, reason = clean(told["reset-verdict"]), clean(told["reset-reason"])
-    text = f"{kind}. {reason} ({clean(told['reset-source'])})"
+    source = clean(told["reset-source"])
+    text = f"{kind}. {reason}" + (f" ({source})" if source not in {"", _NO_SOURCE} else "")
     if not told.get("needed", True) and kind != "safe":
         text += " It matters only if you take it back: the desktop does not need it."
     if told.get("reset-risk"):
         text += translate(" The next guest takes the option accept-risk.")
     return text
+
+
+def _listed(things: list[str]) -> str:
+    return " and ".join([", ".join(things[:-1]), things[-1]] if len(things) > 1 else things)
 
 
 def _asked(action: str) -> str:

@@ -6,7 +6,7 @@ configuration says gives options, never permission.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Container, Mapping
 from enum import StrEnum
 
 from gpuhandoff.errors import AccessDeniedError
@@ -38,6 +38,7 @@ class Rule(StrEnum):
     INHIBIT = ACTION_INHIBIT
     REQUEST = "by what the request would do"
     OWNER = "only whose it is, without asking polkit"
+    AFFECTED = "only whose desktop would end, while the job waits for them, without asking polkit"
     ROOT = "root alone, by user id, without asking polkit"
     FREE = "everybody: it shows what Status shows, and changes nothing"
     NOBODY = "nobody: no property can be written"
@@ -56,6 +57,7 @@ METHODS: Mapping[tuple[str, str], Rule] = {
     (MANAGER_INTERFACE, "Inhibit"): Rule.INHIBIT,
     (MANAGER_INTERFACE, "Uninhibit"): Rule.OWNER,
     (JOB_INTERFACE, "Cancel"): Rule.OWNER,
+    (JOB_INTERFACE, "Object"): Rule.AFFECTED,
     (HYPERVISOR_INTERFACE, "Event"): Rule.ROOT,
     (HYPERVISOR_INTERFACE, "EventInParts"): Rule.ROOT,
     (f"{_DBUS}.Properties", "Get"): Rule.FREE,
@@ -130,3 +132,13 @@ def request_actions(request: Request, *, others: bool = False) -> tuple[str, ...
 def may_cancel(owner: int, caller: int) -> bool:
     """Tell whether a user may cancel a job: their own, from whatever connection; root any. Watching is free."""
     return caller in {0, owner}
+
+
+def may_object(caller: int, desktops: Container[int], *, asked: bool) -> bool:
+    """Tell whether a user may object to a job, whoever has started it: one whose own desktop it ends, and who was `asked`.
+
+    Asked is who holds an inhibitor of the mode session, for which polkit was asked (ACTION_INHIBIT). It is a say about
+    one's own desktop before anything has happened to it, not a right to cancel: how long the say lasts, and whether there
+    is one at all, is the administrator's (session-delay).
+    """
+    return asked and caller in desktops

@@ -28,6 +28,8 @@ class HostSettings:
     guest_governor: str = ""
     inhibit_delay: int = 5
     """Seconds that delay inhibitors can hold a handoff off."""
+    session_delay: int = 60
+    """Seconds that a desktop which is about to end has to ask its person and to end by itself; 0: it is not asked."""
     reclaim_grace: int = 10
     """Seconds after the end of a VMM in which somebody may reclaim the GPU or start another, before it is taken back."""
 
@@ -42,6 +44,7 @@ HOST_PARSERS: dict[str, values.Parser] = {
     "confine-workqueues": values.truth,
     "guest-governor": values.governor,
     "inhibit-delay": values.seconds,
+    "session-delay": values.seconds,
     "reclaim-grace": values.seconds,
 }
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import difflib
 from collections.abc import Iterable
 
 LONGEST = 40
@@ -37,6 +36,8 @@ def shorten(text: str) -> str:
 
 def nearest(name: str, known: Iterable[str]) -> str:
     """Return what to try instead of an unknown name: the one that was meant, or all there are."""
+    import difflib  # noqa: PLC0415  (large, for what is rarely needed)
+
     names = list(known)
     near = difflib.get_close_matches(shorten(name), names, n=1)
     return f"Did you mean {near[0]}?" if near else f"Known: {', '.join(names)}."

@@ -6,7 +6,7 @@ from collections.abc import Iterator
 from dataclasses import replace
 
 from gpuhandoff.doctor.finding import Finding, Severity
-from gpuhandoff.model.verdict import Kind, Verdict
+from gpuhandoff.model.verdict import NO_SOURCE, Kind, Verdict
 from gpuhandoff.model.world import Gpu, State, World
 from gpuhandoff.plan.conditions import wants_direct
 from gpuhandoff.plan.display import drives_display
@@ -165,7 +165,8 @@ def _reset(gpu: Gpu, verdict: Verdict) -> Iterator[Finding]:
         severity = Severity.NOTE
     methods = ", ".join(gpu.display.reset_methods) or "none"
     remedy = _remedy(gpu, verdict)
-    evidence = f"{verdict.reason} Resets that the kernel lists: {methods}. Source: {verdict.source}."
+    source = "" if verdict.source == NO_SOURCE else f" Source: {verdict.source}."
+    evidence = f"{verdict.reason} Resets that the kernel lists: {methods}.{source}"
     yield Finding(severity, "reset", what, evidence, remedy, str(gpu.address))
 
 

@@ -53,7 +53,7 @@ def _early(rival: Rival, surroundings: Surroundings) -> Finding:
 
 def _bound(rival: Rival, hit: list[Gpu], surroundings: Surroundings) -> Finding:
     names = " and ".join(dict.fromkeys(gpu.name for gpu in hit))
-    twice = " Ids name both of them: the one with your desktop as well." if len(hit) > 1 else ""
+    twice = " The ids name a model, and so both cards: the one with your desktop as well." if len(hit) > 1 else ""
     gpu = str(hit[0].address) if len(hit) == 1 else ""
     where = f"{rival.path}: {rival.line}"
     match rival.means:

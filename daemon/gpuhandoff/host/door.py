@@ -94,6 +94,9 @@ class Kernel(Protocol):
     def exists(self, path: str) -> bool:
         """Tell whether something is there (links are followed)."""
 
+    def version(self, path: str) -> object:
+        """Return what is another one, compared by ==, after an ordinary file was written anew; None when it is not there."""
+
     def device_number(self, path: str) -> int | None:
         """Return a device node's number, or None when it is none or not there. Never opens it."""
 
@@ -190,5 +193,5 @@ class Openings(Protocol):
     def watch(self, path: str, callback: Callable[[], None]) -> Callable[[], None]:
         """Call back whenever somebody opens or closes `path`, until the returned function is called.
 
-        A node that does not exist is opened by nobody: nothing is watched.
+        A node that is not there yet is heard of when it comes, if its directory is there.
         """

@@ -58,6 +58,14 @@ class MachineKernel:
         """Tell whether something is there."""
         return os.path.exists(self._root + path)
 
+    def version(self, path: str) -> object:
+        """Return which file it is, and when it was written."""
+        try:
+            found = os.stat(self._root + path)
+        except OSError:
+            return None
+        return found.st_ino, found.st_mtime_ns, found.st_size
+
     def device_number(self, path: str) -> int | None:
         """Return a node's device number."""
         try:

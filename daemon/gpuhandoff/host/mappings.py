@@ -2,7 +2,8 @@
 
 A mapping keeps the driver's module after its descriptor is closed (kernel.md 8). To read the list the kernel takes the
 process's mmap lock (fs/proc/task_mmu.c), and for that a process which hangs in a driver lets everybody wait. So all of it
-is in a thread of its own, beside that which reads descriptors, and waited for with patience that ends.
+is in a thread of its own, beside that which reads descriptors, and waited for with patience that ends. Most of the time is
+the kernel's, outside of Python's lock, so that the thread helps with the descriptors when it has seen all mappings.
 """
 
 from __future__ import annotations
@@ -14,7 +15,7 @@ import logging
 import os
 import struct
 import threading
-from collections.abc import Collection, Sequence
+from collections.abc import Callable, Collection, Sequence
 
 DELETED = " (deleted)"
 PATIENCE = 10.0
@@ -25,18 +26,52 @@ _QUERY = struct.Struct("=9Q4I2Q")
 _PROCMAP_QUERY = 3 << 30 | _QUERY.size << 16 | ord("f") << 8 | 17
 _NEXT_SHARED_FILE = 0x08 | 0x10 | 0x20
 """PROCMAP_QUERY_VMA_SHARED, _COVERING_OR_NEXT_VMA, _FILE_BACKED_VMA."""
+_ADDRESS, _END = slice(16, 24), slice(32, 40)
 _NAME = 4096
+_DEV = b"/dev/"
 
 log = logging.getLogger(__name__)
 _hung: list[threading.Thread] = []
 
 
-class MappingScan:
-    """One look at the mappings of some processes, which begins at once."""
+class Question:
+    """What the kernel is asked of one process after the other: memory that is laid out once. Of one thread only."""
 
-    def __init__(self, pids: Sequence[str], nodes: Collection[str]) -> None:
+    def __init__(self) -> None:
+        self._name = ctypes.create_string_buffer(_NAME)
+        address = ctypes.addressof(self._name)
+        self._blank = _QUERY.pack(_QUERY.size, _NEXT_SHARED_FILE, *[0] * 9, _NAME, 0, address, 0)
+        self._query = bytearray(self._blank)
+
+    def ask(self, descriptor: int) -> set[str] | None:
+        """Return the names in /dev of what is mapped and shared, as mappings of a card are; None from an older kernel.
+
+        That it can be (6.11 and later) takes a quarter of the time, as most of a process's mappings are private: its program
+        and libraries. A private mapping of a node is thus not seen, unless the node is open as well.
+        """
+        names: set[str] = set()
+        query = self._query
+        query[:] = self._blank
+        while True:
+            try:
+                fcntl.ioctl(descriptor, _PROCMAP_QUERY, query)
+            except OSError as error:
+                return names if error.errno in {errno.ENOENT, errno.ESRCH} else None
+            name = self._name.value
+            if name.startswith(_DEV):
+                names.add(os.fsdecode(name))
+            end = query[_END]
+            query[:] = self._blank
+            query[_ADDRESS] = end
+
+
+class MappingScan:
+    """One look at the mappings of some processes, which begins at once; `afterwards` is done in the same thread."""
+
+    def __init__(self, pids: Sequence[str], nodes: Collection[str], afterwards: Callable[[], None]) -> None:
         self._pids = pids
         self._nodes = nodes
+        self._afterwards = afterwards
         self._at = ""
         self._found: list[tuple[str, str]] = []
         self._thread = threading.Thread(target=self._look, name="mappings", daemon=True)
@@ -54,19 +89,22 @@ class MappingScan:
         return list(self._found)
 
     def _look(self) -> None:
+        question = Question()
         for pid in self._pids:
             self._at = pid
-            self._found.extend((pid, node) for node in mapped(pid, self._nodes))
+            for node in mapped(pid, self._nodes, question):
+                self._found.append((pid, node))
+        self._afterwards()
 
 
-def mapped(pid: str, nodes: Collection[str]) -> set[str]:
+def mapped(pid: str, nodes: Collection[str], question: Question) -> set[str]:
     """Return which of the nodes a process has mapped; none when it is gone."""
     try:
         descriptor = os.open(f"/proc/{pid}/maps", os.O_RDONLY | os.O_CLOEXEC)
     except OSError:
         return set()
     try:
-        names = _asked(descriptor)
+        names = question.ask(descriptor)
         if names is None:
             names = _read(descriptor)
     except OSError:
@@ -74,26 +112,6 @@ def mapped(pid: str, nodes: Collection[str]) -> set[str]:
     finally:
         os.close(descriptor)
     return {name.removesuffix(DELETED) for name in names}.intersection(nodes)
-
-
-def _asked(descriptor: int) -> set[str] | None:
-    """Return the names of what is mapped and shared, as mappings of a card are; None where the kernel cannot be asked.
-
-    That it can be (6.11 and later) takes a quarter of the time, as most of a process's mappings are private: its program
-    and libraries. A private mapping of a node is thus not seen, unless the node is open as well.
-    """
-    name = ctypes.create_string_buffer(_NAME)
-    names: set[str] = set()
-    place = 0
-    while True:
-        query = bytearray(_QUERY.pack(_QUERY.size, _NEXT_SHARED_FILE, place, *[0] * 8, _NAME, 0, ctypes.addressof(name), 0))
-        try:
-            fcntl.ioctl(descriptor, _PROCMAP_QUERY, query)
-        except OSError as error:
-            return names if error.errno in {errno.ENOENT, errno.ESRCH} else None
-        answer = _QUERY.unpack(query)
-        place = answer[4]
-        names.add(os.fsdecode(name.value))
 
 
 def _read(descriptor: int) -> set[str]:

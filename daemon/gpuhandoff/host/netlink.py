@@ -35,6 +35,12 @@ class MachineUevents:
 
         return unsubscribe
 
+    def close(self) -> None:
+        """Listen no longer."""
+        if self._monitor is not None:
+            asyncio.get_running_loop().remove_reader(self._monitor.fileno())
+            self._monitor = None
+
     def _read(self) -> None:
         if self._monitor is None:
             return

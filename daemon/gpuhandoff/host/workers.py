@@ -15,9 +15,9 @@ from pathlib import Path
 from typing import Any
 
 from gpuhandoff.host.door import OverdueError, Pending, Processes, Purpose
-from gpuhandoff.host.workshop import LARGEST_MESSAGE, Workshop
 from gpuhandoff.model.address import PciAddress
 from gpuhandoff.model.world import Process
+from gpuhandoff.workshop import LARGEST_MESSAGE, Workshop
 
 log = logging.getLogger(__name__)
 

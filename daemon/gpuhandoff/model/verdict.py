@@ -5,6 +5,9 @@ from __future__ import annotations
 from dataclasses import dataclass
 from enum import StrEnum
 
+NO_SOURCE = "none found"
+"""What the tables have for a source where there is none."""
+
 
 class Kind(StrEnum):
     """How likely the host gets a card back that a guest has used, from good to bad."""

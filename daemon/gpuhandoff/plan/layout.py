@@ -53,7 +53,9 @@ def layout_of(world: World) -> Layout:
     if integrated and showing and all(gpu in integrated for gpu in showing):
         others = [gpu for gpu in world.gpus if gpu not in integrated]
         held = any(drives_display(world, gpu) for gpu in others)
-        free = "could go without it, if the desktop did not have it open" if held else "can go without it"
+        free = "could be lent while the desktop goes on, if that did not have it open"
+        if not held:
+            free = "can be lent while the desktop goes on"
         return Layout(
             LayoutKind.HYBRID, f"The processor's graphics, {_named(showing)}, show the picture; {_named(others)} {free}."
         )

@@ -7,6 +7,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 
 from gpuhandoff.model.plan import Plan
+from gpuhandoff.model.request import HolderPolicy, Operation, Options
 from gpuhandoff.model.world import Gpu, Holder, Session, World
 from gpuhandoff.plan.display import belongs_to, drives_display, ends_with_display, sessions_shown
 from gpuhandoff.plan.people import program_name
@@ -71,6 +72,25 @@ def preview(world: World, gpu: Gpu, plan: Plan) -> Preview:
     names = sorted(dict.fromkeys(_programs(world, gpu, sessions)), key=str.casefold)
     lost = (_UNSAVED, _CLIPBOARD, _BLUETOOTH)
     return Preview(sessions, tuple(names[:MOST]), max(len(names) - MOST, 0), lost, ended)
+
+
+def spare(gpu: Gpu, plan: Plan | None, options: Options, *, refuses: bool) -> dict[str, object]:
+    """Return the consents among the options that are of no use now, as the options' fields without them.
+
+    Without a plan everything is undone. `refuses`: whether the card's verdict does. What is asked of polkit goes by what
+    was allowed, needed or not, since more may be needed by then (`authority/table.py`): a person should know that.
+    """
+    steps = {step.name: step for step in plan.steps} if plan is not None else {}
+    lends = plan is not None and plan.operation is Operation.HANDOFF
+    ends = lends and "settle-holders" in steps and bool(steps["settle-holders"].costs)
+    found: dict[str, object] = {}
+    if lends and options.stop_display and "stop-display" not in steps:
+        found["stop_display"] = False
+    if options.holders is HolderPolicy.TERMINATE and not (ends if lends else gpu.guest is not None):
+        found["holders"] = HolderPolicy.REFUSE
+    if lends and options.accept_risk and not refuses:
+        found["accept_risk"] = False
+    return found
 
 
 def _programs(world: World, gpu: Gpu, sessions: Iterable[Session]) -> Iterable[str]:

@@ -17,6 +17,7 @@ from gpuhandoff.model.roles import follows_its_card
 from gpuhandoff.model.world import Gpu, Holder, World
 from gpuhandoff.plan.conditions import iommu_off, wants_direct
 from gpuhandoff.plan.display import drives_display, ends_with_display, people_shown
+from gpuhandoff.plan.layout import showing_now
 from gpuhandoff.plan.stacks import can_unbind, loaded_stack, shares_driver
 
 _NAMED = 5
@@ -49,9 +50,10 @@ def _refuse_isolation(world: World, gpu: Gpu) -> None:
         raise NotIsolatedError(f"The kernel has put {gpu.address} ({gpu.name}) in no IOMMU group.")
     if gpu.breakers:
         names = ", ".join(f"{function.address} (driver {function.driver})" for function in gpu.breakers)
+        stays, them = ("stays", "that device") if len(gpu.breakers) == 1 else ("stay", "those devices")
         raise NotIsolatedError(
-            f"{gpu.address} ({gpu.name}) shares its IOMMU group {gpu.display.iommu_group} with {names}, which stays "
-            "with the host. Move the card to another slot, or unbind that device first."
+            f"{gpu.address} ({gpu.name}) shares its IOMMU group {gpu.display.iommu_group} with {names}, which {stays} "
+            f"with the host. Move the card to another slot, or unbind {them} first."
         )
 
     _refuse_regions(world, gpu)
@@ -144,9 +146,16 @@ def _refuse_display(world: World, gpu: Gpu, options: Options) -> None:
         return
     users = sorted(people_shown(world, gpu).values())
     whose = f"the graphical session of {', '.join(users)} ends" if users else "the login screen goes"
+    if gpu in showing_now(world):
+        why, instead = "shows the desktop", ""
+    else:
+        why, instead = (
+            "is held open by the desktop, whose picture is on another card",
+            " `gpuhandoff doctor` says how to avoid that.",
+        )
     raise NeedsConsentError(
-        f"{gpu.address} ({gpu.name}) shows the desktop: handing it off means that {whose}. Save your work, then allow "
-        "it with the option stop-display."
+        f"{gpu.address} ({gpu.name}) {why}: handing it off means that {whose}. Save your work, then allow it with the "
+        f"option stop-display.{instead}"
     )
 
 

@@ -40,6 +40,7 @@ from gpuhandoff.service.support import Support
 from gpuhandoff.steps import make_steps
 from gpuhandoff.survey import read_boot_id
 from gpuhandoff.transaction.journal import JournalDirectory
+from gpuhandoff.transaction.record import Record
 from gpuhandoff.transaction.recovery import Recovery
 from gpuhandoff.transaction.runner import Runner
 from gpuhandoff.verdict import judge
@@ -106,7 +107,7 @@ class Daemon:
             self._verdict,
         )
         self._leases = Leases(bus, host, self.fleet, self.jobs, self._journals, self._moves)
-        self._rescues = Rescues(host, self.jobs, self._journals, self._moves)
+        self._rescues = Rescues(host, self.jobs, self._moves)
         self._guests = Guests(
             host, self.fleet, self.jobs, self._journals, self._moves, self.configuration, self._chronicle.guest_came
         )
@@ -212,6 +213,7 @@ class Daemon:
                 async with self._moves.turn:
                     await self._recovery.recover(gpu, self._moves.observer(job))
                 await self._renew_lease(gpu)
+                self._moves.tell_recovered(gpu)
             finally:
                 await self.fleet.look_again()
 
@@ -223,9 +225,9 @@ class Daemon:
         if record is not None and record.complete and record.lease:
             await self._leases.hold(record.lease, gpu)
 
-    def _on_gpu(self, gpu: PciAddress) -> None:
-        self._guests.look(gpu)
-        self._rescues.look(gpu)
+    def _on_gpu(self, gpu: PciAddress, record: Record | None) -> None:
+        self._guests.look(gpu, record)
+        self._rescues.look(gpu, record)
         summary = self.summary()
         if summary != self._announced:
             self._announced = summary

@@ -21,6 +21,7 @@ from gpuhandoff.service.paths import gpu_path
 from gpuhandoff.survey import survey
 from gpuhandoff.survey.nodes import group_nodes
 from gpuhandoff.transaction.journal import JournalDirectory
+from gpuhandoff.transaction.record import Record
 from gpuhandoff.transaction.state import Standing, derive
 
 log = logging.getLogger(__name__)
@@ -42,7 +43,7 @@ class Fleet:
         tree: ObjectTree,
         services: Sequence[str],
         running: Running,
-        changed: Callable[[PciAddress], None],
+        changed: Callable[[PciAddress, Record | None], None],
         verdict: Callable[[World, Gpu], Verdict],
         surveyed: Callable[[World], None] = lambda _: None,
     ) -> None:
@@ -140,8 +141,10 @@ class Fleet:
 
     def properties(self, gpu: Gpu) -> dict[str, object]:
         """Return a GPU's bus properties."""
+        return self._properties(gpu, self._journals.record(gpu.address))
+
+    def _properties(self, gpu: Gpu, record: Record | None) -> dict[str, object]:
         standing = self._standings[gpu.address]
-        record = self._journals.record(gpu.address)
         running = self._running(gpu.address)
         verdict = self.verdict(self.world, gpu)
         return {
@@ -178,11 +181,11 @@ class Fleet:
         before = self._standings.get(gpu.address)
         self._standings[gpu.address] = standing
         path = gpu_path(gpu.address)
-        self._tree.publish(path, GPU_INTERFACE, self.properties(gpu))
+        self._tree.publish(path, GPU_INTERFACE, self._properties(gpu, record))
         if before is not None and before != standing:
             log.info("%s is now %s %s", gpu.address, standing.state, standing.reason, extra={"GPU": str(gpu.address)})
             self._tree.emit(MANAGER_PATH, MANAGER_INTERFACE, "StateChanged", path, str(standing.state), standing.reason)
-        self._changed(gpu.address)
+        self._changed(gpu.address, record)
 
     def _watch_groups(self, nodes: set[str]) -> None:
         """Hear of virtual machines that take a GPU or let it go: the kernel has no uevent for that."""

@@ -44,9 +44,8 @@ class Guests:
         self._came = came
         self._watches = Watches("guest")
 
-    def look(self, address: PciAddress) -> None:
-        """Watch what there is to be watched now; called whenever anything about a GPU has changed."""
-        record = self._journals.record(address)
+    def look(self, address: PciAddress, record: Record | None) -> None:
+        """Watch what there is to be watched now; called whenever anything about a GPU, or its journal, has changed."""
         if record is None or not record.complete or self._jobs.running(address) is not None:
             self._watches.end(address)
             return

@@ -1,10 +1,12 @@
-"""Inhibitors: clients that hold a handoff off, for good (block) or for a bounded time (delay)."""
+"""Inhibitors: clients that hold a handoff off, for good (block) or for a bounded time (delay, session)."""
 
 from __future__ import annotations
 
 import asyncio
 import itertools
-from dataclasses import dataclass
+import logging
+from collections.abc import Collection, Sequence
+from dataclasses import dataclass, field
 
 from gpuhandoff.errors import InhibitedError, InvalidArgsError, LimitsExceededError, NotFoundError
 from gpuhandoff.messages import Unsubscribe
@@ -14,6 +16,9 @@ PER_USER = 32
 IN_ALL = 256
 TEXT = 200
 """Characters of `who` and `why`."""
+MODES = ("delay", "session", "block")
+
+log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True, slots=True)
@@ -27,6 +32,8 @@ class Inhibitor:
     why: str
     mode: str
     unwatch: Unsubscribe
+    gone: asyncio.Event = field(default_factory=asyncio.Event)
+    """Set when it is given back, or its caller has left."""
 
 
 class Inhibitors:
@@ -35,15 +42,13 @@ class Inhibitors:
     def __init__(self) -> None:
         self._cookies = itertools.count(1)
         self._held: dict[int, Inhibitor] = {}
-        self._released = asyncio.Event()
 
     def check(self, sender: str, uid: int, who: str, why: str, mode: str) -> None:
         """Raise when such an inhibitor cannot be taken."""
-        if mode not in {"delay", "block"}:
-            raise InvalidArgsError("mode: delay or block is expected.")
-        for name, text in (("who", who), ("why", why)):
-            if not text or len(text) > TEXT or not text.isprintable():
-                raise InvalidArgsError(f"{name}: 1 to {TEXT} printable characters are expected.")
+        if mode not in MODES:
+            raise InvalidArgsError("mode: delay, session or block is expected.")
+        check_text("who", who)
+        check_text("why", why)
         mine = sum(inhibitor.sender == sender for inhibitor in self._held.values())
         users = sum(inhibitor.uid == uid for inhibitor in self._held.values())
         if mine >= PER_CALLER or users >= PER_USER or len(self._held) >= IN_ALL:
@@ -79,17 +84,38 @@ class Inhibitors:
             one = self.blocking[0]
             raise InhibitedError(f"{one.who} does not want the GPU handed off now: {one.why}.")
 
-    async def delayed(self, seconds: float) -> None:
-        """Wait until no delay inhibitor is held, at most `seconds`."""
-        try:
-            async with asyncio.timeout(seconds):
-                while any(inhibitor.mode == "delay" for inhibitor in self._held.values()):
-                    self._released.clear()
-                    await self._released.wait()
-        except TimeoutError:
-            return
+    def delaying(self, users: Collection[int]) -> tuple[list[Inhibitor], list[Inhibitor]]:
+        """Return what a handoff that ends the desktops of `users` has to wait for: programs that save, and those desktops.
+
+        What is taken later was taken by somebody who has not heard that it begins, and is not waited for.
+        """
+        held = list(self._held.values())
+        desktops = [one for one in held if one.mode == "session" and one.uid in users]
+        return [one for one in held if one.mode == "delay"], desktops
+
+    def holds(self, sender: str, mode: str) -> bool:
+        """Tell whether a caller holds an inhibitor of that mode."""
+        return any(one.sender == sender and one.mode == mode for one in self._held.values())
 
     def _drop(self, inhibitor: Inhibitor) -> None:
         del self._held[inhibitor.cookie]
         inhibitor.unwatch()
-        self._released.set()
+        inhibitor.gone.set()
+
+
+async def released(inhibitors: Sequence[Inhibitor], seconds: float) -> None:
+    """Wait until all of them are given back, or their callers gone; at most `seconds`."""
+    try:
+        async with asyncio.timeout(seconds):
+            for one in inhibitors:
+                await one.gone.wait()
+    except TimeoutError:
+        for one in inhibitors:
+            if not one.gone.is_set():
+                log.warning("not waiting any longer than %g s for %s, of user %d (%s)", seconds, one.who, one.uid, one.why)
+
+
+def check_text(name: str, text: str) -> None:
+    """Raise InvalidArgsError unless people can be shown this text of a caller's."""
+    if not text or len(text) > TEXT or not text.isprintable():
+        raise InvalidArgsError(f"{name}: 1 to {TEXT} printable characters are expected.")

@@ -6,7 +6,7 @@ import asyncio
 import itertools
 import logging
 import time
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Collection, Mapping
 from dataclasses import replace
 
 from gpuhandoff.errors import (
@@ -51,6 +51,13 @@ class Job:
         self.undoing = request.operation is Operation.RECLAIM
         self.complete = False
         """Whether every step is in effect: what follows is only looking."""
+        self.desktops: Mapping[int, str] = {}
+        """Users whose desktops it ends, by user id, as it was seen when it began."""
+        self.asked: Collection[str] = ()
+        """Callers that answer for such a desktop and may object, for as long as it waits."""
+        self.waits_until = 0
+        """Microseconds since the epoch; 0 when it waits for nobody."""
+        self.objection = ""
         self.course = Course()
         self.finished = asyncio.Event()
         self.task: asyncio.Task[None] | None = None
@@ -82,6 +89,9 @@ class Job:
             "StartTime": self.started,
             "StartedByUid": self.uid,
             "Cancelable": self.cancelable,
+            "Vm": self.request.options.vm,
+            "Desktops": sorted(self.desktops.values()),
+            "WaitsUntil": self.waits_until,
         }
 
 
@@ -155,6 +165,18 @@ class Jobs:
         self.publish(job)
         job.task.cancel()
 
+    def object(self, job: Job, who: str, why: str) -> None:
+        """Cancel a handoff that has touched nothing yet, because somebody whose desktop it would end does not want that."""
+        self.cancel(job)
+        job.objection = f"{who}, whose desktop would have ended, objects: {why.rstrip('.')}. Nothing was changed."
+        log.info("job %d: %s", job.number, job.objection, extra={"GPU": str(job.gpu), "JOB": job.number})
+
+    def waits(self, job: Job, seconds: float, asked: Collection[str] = ()) -> None:
+        """Announce for how long a job waits at most before its first step, and for whose answers; 0: no longer."""
+        job.waits_until = time.time_ns() // 1000 + int(seconds * 1e6) if seconds else 0
+        job.asked = asked
+        self.publish(job)
+
     def publish(self, job: Job) -> None:
         """Announce what changed about a job."""
         self._tree.update(job.path, JOB_INTERFACE, job.properties())
@@ -191,7 +213,7 @@ class Jobs:
             await work(job)
             job.result = "done"
         except asyncio.CancelledError:
-            job.problem = CancelledJobError("The job was cancelled before anything was changed.")
+            job.problem = CancelledJobError(job.objection or "The job was cancelled before anything was changed.")
             job.result = "cancelled"
         except ProblemError as problem:
             job.problem = problem

@@ -7,10 +7,10 @@ from collections.abc import Callable, Mapping
 from dataclasses import replace
 
 from gpuhandoff.authority.gate import Gate
-from gpuhandoff.authority.table import may_cancel, method_actions, request_actions
+from gpuhandoff.authority.table import may_cancel, may_object, method_actions, request_actions
 from gpuhandoff.config import Configuration
 from gpuhandoff.config.options import RECLAIM_OPTIONS, parse_options
-from gpuhandoff.errors import AccessDeniedError, InvalidArgsError, ProblemError, UnsupportedError
+from gpuhandoff.errors import AccessDeniedError, InvalidArgsError, ProblemError, UnsupportedError, WrongStateError
 from gpuhandoff.messages import Body, Call, RemoteError, Variant
 from gpuhandoff.model.address import PciAddress
 from gpuhandoff.model.request import Operation, Options, Request
@@ -19,7 +19,7 @@ from gpuhandoff.names import JOB_INTERFACE, MANAGER_INTERFACE, MANAGER_PATH
 from gpuhandoff.plan.display import others_shown, people_shown
 from gpuhandoff.plan.target import choose
 from gpuhandoff.service.fleet import Fleet
-from gpuhandoff.service.inhibitors import Inhibitors
+from gpuhandoff.service.inhibitors import Inhibitors, check_text
 from gpuhandoff.service.jobs import Job, Jobs
 from gpuhandoff.service.leases import Leases
 from gpuhandoff.service.moves import Moves
@@ -66,6 +66,7 @@ class Manager:
         ):
             self._tree.register(MANAGER_INTERFACE, member, handler)
         self._tree.register(JOB_INTERFACE, "Cancel", self.cancel)
+        self._tree.register(JOB_INTERFACE, "Object", self.object)
 
     async def handoff(self, call: Call) -> Body:
         """Lend a GPU."""
@@ -140,6 +141,22 @@ class Manager:
         if not may_cancel(job.uid, await self._gate.uid(call.sender)):
             raise AccessDeniedError(f"Job {job.number} was started by somebody else; only they and root can cancel it.")
         self._jobs.cancel(job)
+        return ()
+
+    async def object(self, call: Call) -> Body:
+        """Stop a handoff that waits for the caller, whose desktop it would end, before it has touched anything."""
+        job = self._jobs.find(call.path)
+        uid = await self._gate.uid(call.sender)
+        asked = self._inhibitors.holds(call.sender, "session")
+        if not may_object(uid, job.desktops, asked=asked):
+            raise AccessDeniedError(
+                f"Only whose desktop job {job.number} ends can object to it, and only through the program that answers for "
+                "it, the one that holds an inhibitor of the mode session."
+            )
+        check_text("why", call.body[0])
+        if call.sender not in job.asked:
+            raise WrongStateError(f"Job {job.number} does not wait for you, or no longer. Its user and root can cancel it.")
+        self._jobs.object(job, job.desktops[uid], call.body[0])
         return ()
 
     async def _move(self, call: Call, operation: Operation) -> Body:

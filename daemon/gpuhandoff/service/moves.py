@@ -16,12 +16,13 @@ from gpuhandoff.model.request import HolderPolicy, Operation, Options, Request, 
 from gpuhandoff.model.verdict import Verdict
 from gpuhandoff.model.world import Gpu, Process, World
 from gpuhandoff.names import MANAGER_INTERFACE, MANAGER_PATH
+from gpuhandoff.plan.display import people_shown
 from gpuhandoff.plan.handoff import plan_handoff
 from gpuhandoff.plan.reclaim import plan_release
 from gpuhandoff.plan.refusal import refuse_others
 from gpuhandoff.service.chronicle import Chronicle
 from gpuhandoff.service.fleet import Fleet
-from gpuhandoff.service.inhibitors import Inhibitors
+from gpuhandoff.service.inhibitors import Inhibitors, released
 from gpuhandoff.service.jobs import Job, Jobs
 from gpuhandoff.service.objects import ObjectTree
 from gpuhandoff.service.paths import gpu_path
@@ -92,6 +93,11 @@ class Moves:
             return self._plan_handoff(world, gpu, options)
         return plan_release(gpu)
 
+    def tell_recovered(self, gpu: PciAddress) -> None:
+        """Tell whoever has heard the beginning of a handoff from an earlier daemon that the GPU is back."""
+        if self._journals.record(gpu) is None:
+            self._prepare(gpu, start=False)
+
     def observer(self, job: Job) -> Observer:
         """Return what the transaction room reports a job's steps to."""
         return lambda step, phase, index, count: self._jobs.observe(job, step, phase, index, count)
@@ -117,16 +123,13 @@ class Moves:
 
     async def _hand_off(self, job: Job) -> None:
         options = job.request.options
-        world = await self._fleet.survey(with_processes=options.quiet)
-        gpu = self._known(world, job.gpu)
-        plan = self._plan_handoff(world, gpu, options)
+        world, plan = await self._survey_for(job)
         if options.dry_run:
             return
-        refuse_others(world, gpu, job.request.only_user)
         await self._chronicle.begin(job)
-        self._prepare(job.gpu, start=True)
         try:
-            await self._inhibitors.delayed(self._configuration().host.inhibit_delay)
+            if await self._warn(job):  # programs have ended, perhaps a desktop, perhaps somebody has logged in
+                world, plan = await self._survey_for(job)
             terms = Terms(
                 boot_id=world.boot_id,
                 job=job.number,
@@ -142,6 +145,33 @@ class Moves:
             raise
         finally:
             await self._fleet.look_again()
+
+    async def _survey_for(self, job: Job) -> tuple[World, Plan]:
+        """Return the machine as it is and what the handoff does on it; raises ProblemError where it does not want it."""
+        options = job.request.options
+        world = await self._fleet.survey(with_processes=options.quiet)
+        gpu = self._known(world, job.gpu)
+        plan = self._plan_handoff(world, gpu, options)
+        if not options.dry_run:
+            refuse_others(world, gpu, job.request.only_user)
+            job.desktops = people_shown(world, gpu)
+        return world, plan
+
+    async def _warn(self, job: Job) -> bool:
+        """Say that it begins, and wait for those who have asked for that, each for as long as it may; tell whether any had.
+
+        The desktops have a time of their own: there a person is asked, and programs end that want to know what to save.
+        """
+        host = self._configuration().host
+        programs, desktops = self._inhibitors.delaying(job.desktops if host.session_delay else ())
+        longest = max(host.inhibit_delay if programs else 0, host.session_delay if desktops else 0)
+        self._jobs.waits(job, longest, {one.sender for one in desktops})
+        self._prepare(job.gpu, start=True)
+        try:
+            await asyncio.gather(released(programs, host.inhibit_delay), released(desktops, host.session_delay))
+        finally:
+            self._jobs.waits(job, 0)
+        return bool(programs or desktops)
 
     async def _take(self, job: Job) -> None:
         options = job.request.options

@@ -4,20 +4,21 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping
+from dataclasses import replace
 
 from gpuhandoff.authority.gate import Gate
 from gpuhandoff.authority.table import method_actions, request_actions
 from gpuhandoff.errors import InvalidArgsError
 from gpuhandoff.history.pace import pace
 from gpuhandoff.messages import Body, Call, Variant
-from gpuhandoff.model.plan import Json
+from gpuhandoff.model.plan import Json, Plan
 from gpuhandoff.model.request import Operation, Request
 from gpuhandoff.model.world import Gpu, World
 from gpuhandoff.names import MANAGER_INTERFACE
 from gpuhandoff.plan.display import others_shown
 from gpuhandoff.plan.layout import why_desktop_stays
 from gpuhandoff.plan.people import describe
-from gpuhandoff.plan.preview import UNDO, preview
+from gpuhandoff.plan.preview import UNDO, preview, spare
 from gpuhandoff.plan.target import choose
 from gpuhandoff.service.chronicle import Chronicle
 from gpuhandoff.service.fleet import Fleet
@@ -69,11 +70,11 @@ class Previews:
         record = self._journals.record(gpu.address)
         if request.operation is Operation.RECLAIM and record is not None:
             steps = [(entry.name, "undo it", "", entry.arguments) for entry in record.to_undo()]
-            return (self._answer(world, gpu, asker, request, steps, {}, undoing=True),)
+            return (self._answer(world, gpu, asker, request, None, steps, {}),)
         plan = self._moves.plan(world, gpu, request.operation, request.options)
         steps = [(step.name, step.does, step.costs, step.arguments) for step in plan.steps]
         if request.operation is Operation.RECLAIM:
-            return (self._answer(world, gpu, asker, request, steps, {}),)
+            return (self._answer(world, gpu, asker, request, plan, steps, {}),)
         seen = preview(world, gpu, plan)
         lost = {
             "sessions": Variant("as", [f"{one.user} on {one.seat}" for one in seen.sessions]),
@@ -82,7 +83,7 @@ class Previews:
             "lost": Variant("as", list(seen.lost)),
             "ended": Variant("as", [describe(world, holder, asker) for holder in seen.ended]),
         }
-        return (self._answer(world, gpu, asker, request, steps, lost),)
+        return (self._answer(world, gpu, asker, request, plan, steps, lost),)
 
     def _answer(
         self,
@@ -90,12 +91,14 @@ class Previews:
         gpu: Gpu,
         asker: int,
         request: Request,
+        plan: Plan | None,
         steps: list[tuple[str, str, str, Json]],
         lost: Mapping[str, Variant],
-        *,
-        undoing: bool = False,
     ) -> dict[str, Variant]:
+        undoing = plan is None
         verdict = self._fleet.verdict(world, gpu)
+        unneeded = spare(gpu, plan, request.options, refuses=verdict.refuses)
+        needed = replace(request, options=replace(request.options, **unneeded))  # type: ignore[arg-type]
         usual = pace(self._chronicle.moves(gpu.address, 0), gpu.address, "undone" if undoing else "done")
         taken = [usual.get(name, UNKNOWN) for name, *_ in steps]
         rows = [
@@ -115,7 +118,8 @@ class Previews:
             "direction": Variant("s", str(request.operation)),
             "steps": Variant("aa{sv}", rows),
             "seconds": Variant("d", sum(one for one in taken if one > 0) if any(one >= 0 for one in taken) else UNKNOWN),
-            "asks": Variant("as", list(request_actions(request, others=others_shown(world, gpu, asker)))),
+            "asks": Variant("as", list(request_actions(needed, others=others_shown(world, gpu, asker)))),
+            "unneeded": Variant("as", [name.replace("_", "-") for name in unneeded]),
             "desktop": Variant("s", why_desktop_stays(world, gpu)),
             "reset-verdict": Variant("s", str(verdict.kind)),
             "reset-reason": Variant("s", verdict.reason),

@@ -10,7 +10,6 @@ from gpuhandoff.model.request import Why
 from gpuhandoff.service.jobs import Jobs
 from gpuhandoff.service.moves import Moves
 from gpuhandoff.service.watches import Watches
-from gpuhandoff.transaction.journal import JournalDirectory
 from gpuhandoff.transaction.record import Record
 
 FIRST_LOOK = 1.0
@@ -26,16 +25,14 @@ class Rescues:
     The first two end by themselves, and then so does being stuck. The third is for a person, who calls Reclaim.
     """
 
-    def __init__(self, host: Host, jobs: Jobs, journals: JournalDirectory, moves: Moves) -> None:
+    def __init__(self, host: Host, jobs: Jobs, moves: Moves) -> None:
         self._host = host
         self._jobs = jobs
-        self._journals = journals
         self._moves = moves
         self._watches = Watches("rescue")
 
-    def look(self, address: PciAddress) -> None:
-        """Watch a GPU while it is stuck; called whenever anything about it has changed."""
-        record = self._journals.record(address)
+    def look(self, address: PciAddress, record: Record | None) -> None:
+        """Watch a GPU while it is stuck; called whenever anything about it, or its journal, has changed."""
         if record is None or record.complete or self._jobs.running(address) is not None:
             self._watches.end(address)
             return

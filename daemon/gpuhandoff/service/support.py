@@ -8,7 +8,6 @@ import logging
 import platform
 import time
 from collections.abc import Awaitable, Callable
-from importlib import metadata
 from pathlib import Path
 from typing import Any
 
@@ -122,6 +121,8 @@ class _Notes:
 
 
 def _versions() -> dict[str, Any]:
+    from importlib import metadata  # noqa: PLC0415  (a megabyte, for what is asked once in a while)
+
     found: dict[str, Any] = {
         "gpuhandoff": gpuhandoff.__version__,
         "api": API_VERSION,

@@ -19,13 +19,13 @@ from gpuhandoff.host.openings import MachineOpenings
 from gpuhandoff.host.proc import MachineProcesses
 from gpuhandoff.host.units import Units
 from gpuhandoff.host.workers import Workers
-from gpuhandoff.host.workshop import Workshop
 from gpuhandoff.messages import RemoteError
 from gpuhandoff.service import readiness
 from gpuhandoff.service.bus import connect
 from gpuhandoff.service.daemon import Setting
 from gpuhandoff.service.recent import RecentLines
 from gpuhandoff.service.serving import serve
+from gpuhandoff.workshop import Workshop
 
 log = logging.getLogger(__name__)
 

@@ -10,7 +10,7 @@ from concurrent.futures import Executor
 from contextvars import Context, copy_context
 from typing import Any, TypeVar
 
-from gpuhandoff.simulation.lives import Life, life_of, outside
+from gpuhandoff.simulation.lives import KilledError, Life, life_of, outside, shut_to_the_dead
 
 Result = TypeVar("Result")
 
@@ -51,9 +51,15 @@ class VirtualTimeLoop(asyncio.SelectorEventLoop):
         return handle
 
     def create_task(self, coro: Any, **named: Any) -> asyncio.Task[Any]:
-        """Make a task of the life in whose context it is made."""
+        """Make a task of the life in whose context it is made; the dead would wait for theirs for ever."""
         context = named.pop("context", None)
-        context = copy_context() if context is None else context
+        if context is None:
+            try:
+                shut_to_the_dead()
+            except KilledError:
+                coro.close()
+                raise
+            context = copy_context()
         task: asyncio.Task[Any] = super().create_task(coro, context=context, **named)
         life = life_of(context)
         if life is not None:

@@ -85,6 +85,10 @@ class SimulatedKernel:
         """Tell whether something is there."""
         return self._tree.find(path) is not None
 
+    def version(self, path: str) -> object:
+        """Return the text itself."""
+        return self._read(path) if self.exists(path) else None
+
     def device_number(self, path: str) -> int | None:
         """Return the number of a device node."""
         node = self._tree.node(path)

@@ -41,6 +41,8 @@ def check(signature: str, body: tuple[Any, ...]) -> None:
 
 
 def _check_one(kind: str, value: Any) -> None:
+    if type(value) is _BASIC.get(kind):  # most values, most of the time
+        return
     fits = _fits_container(kind, value) if kind[0] in "va(" else _fits_basic(kind, value)
     if not fits:
         raise TypeError(f"{value!r} is no {kind!r}")

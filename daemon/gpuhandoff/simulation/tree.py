@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import errno
 import os
-import posixpath
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass, field
 
@@ -55,6 +54,12 @@ def failure(number: int, path: str) -> OSError:
     return OSError(number, os.strerror(number), path)
 
 
+def _split(path: str) -> tuple[str, str]:
+    """Return the directory and the name in it."""
+    above, _, name = path.rpartition("/")
+    return above or "/", name
+
+
 class Tree:
     """Entries by physical path: one in which no component is a symbolic link."""
 
@@ -65,7 +70,7 @@ class Tree:
 
     def add(self, path: str, entry: Entry) -> None:
         """Put an entry at a physical path, with the directories above it."""
-        above, name = posixpath.split(path)
+        above, name = _split(path)
         directory = self._entries.get(above)
         if directory is None:
             directory = Directory()
@@ -102,7 +107,7 @@ class Tree:
         if isinstance(entry, Directory):
             for name in sorted(entry.names):
                 self.remove(f"{path}/{name}")
-        above, name = posixpath.split(path)
+        above, name = _split(path)
         directory = self._entries.get(above)
         if isinstance(directory, Directory):
             directory.names.discard(name)
@@ -112,18 +117,13 @@ class Tree:
         known = self._resolved.get(path)
         if known is not None:
             return known
-        done = ""
-        todo = [name for name in path.split("/") if name]
-        while todo:
-            step = f"{done}/{todo.pop(0)}"
-            entry = self._entries.get(step)
-            if isinstance(entry, Link):
-                todo = [name for name in entry.target.split("/") if name] + todo
-                done = ""
-            else:
-                done = step
-        self._resolved[path] = done or "/"
-        return done or "/"
+        above, _, name = path.rstrip("/").rpartition("/")
+        found = f"{self.resolve(above) if above else ''}/{name}".replace("//", "/")
+        entry = self._entries.get(found)
+        if isinstance(entry, Link):
+            found = self.resolve(entry.target)
+        self._resolved[path] = found
+        return found
 
     def find(self, path: str) -> Entry | None:
         """Return what is at `path`, links followed."""
@@ -131,8 +131,8 @@ class Tree:
 
     def find_link(self, path: str) -> Link | None:
         """Return the link at `path` itself, links above it followed."""
-        above, name = posixpath.split(path)
-        entry = self._entries.get(posixpath.join(self.resolve(above), name))
+        above, name = _split(path)
+        entry = self._entries.get(f"{self.resolve(above)}/{name}")
         return entry if isinstance(entry, Link) else None
 
     def attribute(self, path: str) -> Attribute:
@@ -161,5 +161,6 @@ class Tree:
         return [entry for entry in self._entries.values() if isinstance(entry, Node)]
 
     def _forget_resolved(self, *entries: Entry | None) -> None:
-        if any(isinstance(entry, Link) for entry in entries):
-            self._resolved.clear()
+        for entry in entries:
+            if isinstance(entry, Link):
+                self._resolved.clear()

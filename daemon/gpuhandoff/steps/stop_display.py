@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import contextlib
 import logging
+from collections.abc import Iterable
 
 from gpuhandoff.errors import InUseError, RolledBackError
 from gpuhandoff.host import Host, OpenNode
 from gpuhandoff.messages import RemoteError
 from gpuhandoff.model.plan import Json
 from gpuhandoff.model.roles import follows_its_card, is_seat_service
-from gpuhandoff.model.world import Process
+from gpuhandoff.model.world import Process, Session
 from gpuhandoff.steps.holders import end, name_open, wait_free
 
 STOP_TIMEOUT = 100.0
@@ -36,9 +37,7 @@ class StopDisplay:
         """Remember whether the display manager ran, and where the sessions' processes are."""
         name = str(arguments["display_manager"])
         unit = await host.units.unit(name) if name else None
-        sessions = [session for session in await host.logins.sessions() if session.id in arguments["sessions"]]
-        groups = {session.scope for session in sessions if session.scope}
-        groups |= {f"user@{session.uid}.service" for session in sessions}
+        groups = _groups(await _sessions(host, arguments))
         holding = await host.processes.holding(list(arguments["nodes"]))
         return {
             "active": unit is not None and unit.is_active,
@@ -52,8 +51,9 @@ class StopDisplay:
         """Stop the display manager, end the sessions, end what of them still has the GPU open."""
         if saved["active"]:
             await self._stop(host, str(arguments["display_manager"]))
+        groups = set(saved["groups"]) | _groups(await _sessions(host, arguments))
         await self._end_sessions(host, arguments)
-        await self._end_leftovers(host, list(arguments["nodes"]), set(saved["groups"]))
+        await self._end_leftovers(host, list(arguments["nodes"]), groups)
 
     async def undo(self, host: Host, arguments: Json, saved: Json) -> None:
         """Start the display manager once, if it ran; its start limit may be used up (peers' pain 14 and 34).
@@ -119,11 +119,24 @@ class StopDisplay:
 
     async def _terminate(self, host: Host, arguments: Json) -> list[str]:
         """Terminate those of the sessions that are still there; return their ids."""
-        left = [session for session in await host.logins.sessions() if session.id in arguments["sessions"]]
+        left = await _sessions(host, arguments)
         for session in left:
             if session.state != "closing":
                 await host.logins.terminate(session.id)
         return [session.id for session in left]
+
+
+async def _sessions(host: Host, arguments: Json) -> list[Session]:
+    """Return those of the sessions that are there, and a greeter: it comes a moment after a desktop has ended by itself."""
+    wanted, seat = arguments["sessions"], arguments["seat"]
+    found = await host.logins.sessions()
+    return [one for one in found if one.id in wanted or (one.kind == "greeter" and one.seat == seat)]
+
+
+def _groups(sessions: Iterable[Session]) -> set[str]:
+    """Return the units that the sessions' processes are in."""
+    found = list(sessions)
+    return {session.scope for session in found if session.scope} | {f"user@{session.uid}.service" for session in found}
 
 
 def _shows(one: OpenNode) -> bool:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import errno
 from collections.abc import Sequence
 from dataclasses import replace
@@ -40,15 +41,21 @@ async def _survey(host: Host, services: Sequence[str], *, with_processes: bool, 
     functions = pci.functions(host)
     gpus = [await _gpu(host, display, functions) for display in functions if display.is_display]
     gpus = graphics.with_consoles(host, gpus)
-    gpus = await nodes.with_holders(host, gpus, mappings=with_mappings)
-    units = [await host.units.unit(name) for name in services]
+    try:
+        async with asyncio.TaskGroup() as asked:  # systemd and logind answer while a thread looks at all processes
+            holding = asked.create_task(nodes.with_holders(host, gpus, mappings=with_mappings))
+            units = [asked.create_task(host.units.unit(name)) for name in (*services, DISPLAY_MANAGER)]
+            sessions = asked.create_task(host.logins.sessions())
+    except BaseExceptionGroup as group:
+        raise group.exceptions[0] from group
+    *running, display_manager = (one.result() for one in units)
     processes = await host.processes.all() if with_processes else ()
     loaded = modules.loaded(host)
     available = modules.available(host, loaded)
     return World(
         boot_id=read_boot_id(host),
         kernel_release=host.kernel.read("/proc/sys/kernel/osrelease").strip(),
-        gpus=tuple(gpus),
+        gpus=tuple(holding.result()),
         kernel_version=versions.kernel(host),
         modules=loaded,
         available_modules=available,
@@ -59,9 +66,9 @@ async def _survey(host: Host, services: Sequence[str], *, with_processes: bool, 
         iommu=bool(host.kernel.entries("/sys/kernel/iommu_groups")),
         iommu_firmware=boot.firmware(host),
         boot_parameters=boot.parameters(host),
-        sessions=await host.logins.sessions(),
-        display_manager=await host.units.unit(DISPLAY_MANAGER),
-        services=tuple(unit for unit in units if unit is not None),
+        sessions=sessions.result(),
+        display_manager=display_manager,
+        services=tuple(unit for unit in running if unit is not None),
         online_cpus=parse_cpus(host.kernel.read("/sys/devices/system/cpu/online")),
         memory_total=memory.total(host),
         memory_available=memory.available(host),

@@ -2,18 +2,35 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Sequence
+from collections.abc import Set as AbstractSet
+from dataclasses import dataclass, field
 
 from gpuhandoff.host import Host
 from gpuhandoff.model.world import Module
 
 WANTED = frozenset({"vfio_pci", "vfio_iommu_type1"})
-_cache: dict[tuple[str, frozenset[str]], frozenset[str]] = {}
+_FILE = re.compile(r"^(?:[^:\n]*/)?([^/:.\n]+)\.ko", re.MULTILINE)
+
+
+@dataclass(slots=True)
+class _List:
+    """What is known of a file that lists modules: which were looked for in it, and which of them it has."""
+
+    version: object
+    asked: set[str] = field(default_factory=set)
+    found: set[str] = field(default_factory=set)
+
+
+_lists: dict[str, _List] = {}
 
 
 def loaded(host: Host) -> tuple[Module, ...]:
-    """Return what /proc/modules lists: name, size, references, users, ..."""
+    """Return what /proc/modules lists: name, size, references, users, ... A kernel that loads none has no such file."""
     found = []
+    if not host.kernel.exists("/proc/modules"):
+        return ()
     for line in host.kernel.read("/proc/modules").splitlines():
         name, _, references, users, *_ = line.split()
         found.append(Module(name, int(references), tuple(user for user in users.split(",") if user not in {"", "-"})))
@@ -31,35 +48,41 @@ def parameter(host: Host, path: str) -> str:
 def available(host: Host, present: Sequence[Module]) -> frozenset[str]:
     """Return those modules, of what vfio needs and of all that are loaded, that have a file for the running kernel.
 
-    The lists of a kernel do not change while it runs, except that an upgrade may remove them: looked at anew each time,
-    and remembered by their directory's content.
+    An upgrade may remove the lists of a kernel while it runs, and DKMS writes them anew.
     """
     release = host.kernel.read("/proc/sys/kernel/osrelease").strip()
     directory = f"/lib/modules/{release}"
-    wanted = frozenset({*WANTED, *(module.name for module in present)})
+    wanted = {*WANTED, *(module.name for module in present)}
     if not host.kernel.exists(f"{directory}/modules.dep"):
         return frozenset(name for name in WANTED if host.kernel.exists(f"/sys/module/{name}"))
-    key = (directory, wanted)
-    if key not in _cache:
-        _cache.clear()
-        _cache[key] = wanted & (_names(host, f"{directory}/modules.dep") | _names(host, f"{directory}/modules.builtin"))
-    return _cache[key]
+    return frozenset(_among(host, f"{directory}/modules.dep", wanted) | _among(host, f"{directory}/modules.builtin", wanted))
 
 
 def builtin(host: Host, among: frozenset[str]) -> frozenset[str]:
     """Return those of some available modules that are a part of the running kernel."""
     release = host.kernel.read("/proc/sys/kernel/osrelease").strip()
-    key = (f"/lib/modules/{release}/modules.builtin", among)
-    if key not in _cache:
-        _cache[key] = among & _names(host, key[0])
-    return _cache[key]
+    return frozenset(_among(host, f"/lib/modules/{release}/modules.builtin", among))
 
 
-def _names(host: Host, path: str) -> set[str]:
-    """Return the module names of a list of paths such as `kernel/drivers/vfio/pci/vfio-pci.ko.xz: ...`."""
-    try:
-        text = host.kernel.read(path)
-    except OSError:
-        return set()
-    files = (line.partition(":")[0].rpartition("/")[2] for line in text.splitlines())
-    return {name.partition(".")[0].replace("-", "_") for name in files}
+def _among(host: Host, path: str, wanted: AbstractSet[str]) -> AbstractSet[str]:
+    """Return those of the modules that a list of paths has, such as `kernel/drivers/vfio/pci/vfio-pci.ko.xz: ...`.
+
+    It is a megabyte, and every move loads and removes modules: read again only when it has changed, or when something is
+    wanted that was never looked for.
+    """
+    version = host.kernel.version(path)
+    known = _lists.get(path)
+    if known is None or known.version != version:
+        known = _lists[path] = _List(version)
+    new = wanted - known.asked
+    if new:
+        known.asked |= new
+        try:
+            text = host.kernel.read(path)
+        except OSError:
+            text = ""
+        for place in _FILE.finditer(text):
+            name = place[1].replace("-", "_")
+            if name in new:
+                known.found.add(name)
+    return wanted & known.found

@@ -2,9 +2,13 @@
 
 from __future__ import annotations
 
+import re
+
 from gpuhandoff.host import Kernel
 
 FILES = ("/usr/share/misc/pci.ids", "/usr/share/hwdata/pci.ids")
+_VENDOR = re.compile(r"\n[^\s#]")
+"""Where the next vendor's part begins; a device is indented."""
 _SHORT = {"10de": "NVIDIA", "1002": "AMD", "8086": "Intel", "1234": "QEMU", "1af4": "virtio"}
 
 
@@ -29,14 +33,17 @@ def _look_up(kernel: Kernel, vendor: str, device: str) -> str:
             text = kernel.read(path)
         except OSError:
             continue
-        start = 0 if text.startswith(f"{vendor}  ") else text.find(f"\n{vendor}  ") + 1
-        if start == 0 and not text.startswith(f"{vendor}  "):
+        begin = 0 if text.startswith(f"{vendor}  ") else text.find(f"\n{vendor}  ") + 1
+        if begin == 0 and not text.startswith(f"{vendor}  "):
             continue
-        lines = iter(text[start:].split("\n"))
-        maker = next(lines).partition("  ")[2]
-        for line in lines:
-            if line and not line.startswith(("\t", "#")):
-                break
-            if line.startswith(f"\t{device}  "):
-                return f"{prefix or maker} {line.partition('  ')[2]}"
+        following = _VENDOR.search(text, begin)
+        place = text.find(f"\n\t{device}  ", begin, following.start() if following else len(text)) + 1
+        if place:
+            return f"{prefix or _after(text, begin)} {_after(text, place)}"
     return f"{prefix} {vendor}:{device}".strip()
+
+
+def _after(text: str, place: int) -> str:
+    """Return what the line at a place says after its number. The file has 40,000 lines: it is never split into them."""
+    end = text.find("\n", place)
+    return text[place : end if end >= 0 else None].partition("  ")[2]

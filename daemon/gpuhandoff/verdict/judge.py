@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass, replace
 
-from gpuhandoff.model.verdict import Experience, Kind, Loss, Verdict
+from gpuhandoff.model.verdict import NO_SOURCE, Experience, Kind, Loss, Verdict
 from gpuhandoff.model.world import Gpu, World
 from gpuhandoff.verdict.reset import has_own_reset, has_slot_reset, vendor_reset_in_effect, vendor_reset_loaded
 from gpuhandoff.verdict.rules import CardRule, KernelRule, cards, kernels, version_of
@@ -73,7 +73,12 @@ def _read(world: World, gpu: Gpu, experience: Experience) -> _Opinion:
         return opinion
     if opinion.kind.severity < Kind.CAUTION.severity:
         return worst
-    return replace(worst, reason=f"{worst.reason} {opinion.reason}", source=f"{worst.source}; {opinion.source}")
+    return replace(worst, reason=f"{worst.reason} {opinion.reason}", source=_sources(worst.source, opinion.source))
+
+
+def _sources(*told: str) -> str:
+    """Return each source once."""
+    return "; ".join(dict.fromkeys(one for sources in told for one in sources.split("; ")))
 
 
 def _severity(opinion: _Opinion) -> int:
@@ -133,7 +138,7 @@ def _unknown(gpu: Gpu) -> _Opinion:
         better = "It has no reset of its own; that of its whole slot has to do."
     else:
         better = "Neither it nor its slot has a reset."
-    return _Opinion(Kind.UNKNOWN, f"{_NO_RULE} {better}", "none found")
+    return _Opinion(Kind.UNKNOWN, f"{_NO_RULE} {better}", NO_SOURCE)
 
 
 def _with_vendor_reset(world: World, gpu: Gpu, rule: CardRule) -> _Opinion:

@@ -5,7 +5,8 @@ worker carries out one operation after the other, so an ordinary write costs one
 that misses its deadline is left behind, never killed: a SIGKILL turns nvidia's endless wait into an endless loop
 (kernel.md 1.4). When the daemon goes, idle workers and the workshop see the end of their sockets and go too.
 
-Imports nothing but small modules of the standard library: this is what the children consist of.
+Imports nothing but small modules of the standard library, and is in no room, as a room brings itself along: this is what
+the children consist of.
 """
 
 from __future__ import annotations
@@ -17,7 +18,10 @@ import json
 import os
 import signal
 import socket
-from typing import Any, NoReturn
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:  # `typing` itself is half a megabyte
+    from typing import Any, NoReturn
 
 LARGEST_MESSAGE = 1 << 16
 MOST_DESCRIPTORS = 1024

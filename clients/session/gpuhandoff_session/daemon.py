@@ -1,0 +1,92 @@
+"""gpuhandoffd, as a desktop sees it."""
+
+from __future__ import annotations
+
+import time
+from dataclasses import dataclass
+from typing import Any
+
+from gpuhandoff import names
+from gpuhandoff_session.bus import CallError, Connection, Service, Typed
+
+MANAGER = Service(names.BUS_NAME, names.MANAGER_PATH, names.MANAGER_INTERFACE)
+WHO, WHY = "The desktop", "programs are to be closed, and the person asked"
+PREVIEW_PATIENCE = 3.0
+"""Seconds for the names of what ends: a countdown without them is better than none in time."""
+MOVES = 50
+"""How far back what a desktop should be told can lie."""
+
+
+@dataclass(frozen=True, slots=True)
+class Handoff:
+    """One that is about to begin, and waits."""
+
+    job: str
+    card: str
+    vm: str
+    desktops: tuple[str, ...]
+    """Users whose desktops it ends."""
+    wait: float
+    """Seconds that it waits at most."""
+    address: str
+
+
+class Daemon:
+    """Asks; whatever fails is a CallError."""
+
+    def __init__(self, system: Connection) -> None:
+        self._system = system
+        self._cookie = 0
+
+    async def inhibit(self) -> None:
+        """Have handoffs that end this user's desktop wait for us; once."""
+        if not self._cookie:
+            (self._cookie,) = await self._system.call(MANAGER, "Inhibit", "sss", WHO, WHY, "session", timeout=None)
+
+    async def release(self) -> None:
+        """Let the handoff go on, if we hold it."""
+        cookie, self._cookie = self._cookie, 0
+        if cookie:
+            await self._system.call(MANAGER, "Uninhibit", "u", cookie)
+
+    def forget(self) -> None:
+        """Note that the daemon is gone, and our inhibitor with it."""
+        self._cookie = 0
+
+    async def object(self, job: str, why: str) -> None:
+        """Refuse a handoff."""
+        await self._system.call(Service(names.BUS_NAME, job, names.JOB_INTERFACE), "Object", "s", why)
+
+    async def handoff(self, gpu: str) -> Handoff | None:
+        """Return the handoff for which a GPU's object announces that it begins; None when there is none any more."""
+        card = await self._system.properties(Service(names.BUS_NAME, gpu, names.GPU_INTERFACE))
+        if card["Job"] == "/":
+            return None
+        job = await self._system.properties(Service(names.BUS_NAME, card["Job"], names.JOB_INTERFACE))
+        if not job["WaitsUntil"]:
+            return None
+        wait = job["WaitsUntil"] / 1e6 - time.time()
+        return Handoff(card["Job"], card["Name"], job["Vm"], tuple(job["Desktops"]), wait, card["Address"])
+
+    async def programs(self, handoff: Handoff) -> tuple[tuple[str, ...], int]:
+        """Return which programs end, by the names that people call them, and how many more; none where we may not ask."""
+        options = {"vm": Typed("s", handoff.vm), "stop-display": Typed("b", True)}
+        arguments = (handoff.address, "handoff", options)
+        try:
+            (found,) = await self._system.call(MANAGER, "Preview", "ssa{sv}", *arguments, timeout=PREVIEW_PATIENCE)
+        except CallError:
+            return (), 0
+        return tuple(str(name) for name in found.get("programs", [])), int(found.get("more-programs", 0))
+
+    async def message(self, job: str) -> str:
+        """Return what an ended job has to say."""
+        try:
+            told = await self._system.properties(Service(names.BUS_NAME, job, names.JOB_INTERFACE))
+        except CallError:
+            return ""
+        return str(told["ErrorMessage"])
+
+    async def history(self) -> list[dict[str, Any]]:
+        """Return the latest moves, newest first."""
+        (moves,) = await self._system.call(MANAGER, "History", "su", "", MOVES)
+        return list(moves)

@@ -150,7 +150,7 @@ def main() -> None:
     strace.send_signal(signal.SIGINT)
     lines = said(strace.stderr.read().splitlines())
     if moment == "never":
-        print(json.dumps({"lines": lines}))  # noqa: T201
+        print(json.dumps({"lines": lines, "errors": errors}))  # noqa: T201
         return
     os.sched_setaffinity(0, range(os.cpu_count() or 1))
     there = not killed or restarted(earlier)

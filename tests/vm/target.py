@@ -76,9 +76,10 @@ def strike(host: BenchHost, member: str, moment: str, number: int = 0) -> dict[s
     """Call Handoff or Reclaim, and have that struck (`strike.py`)."""
     consent = "1 stop-display b true" if member == "Handoff" and host.layout.ends_desktop else "0"
     call = f"{CALL} {member} 'sa{{sv}}' {host.layout.gpu} {consent}"
-    return dict(
-        json.loads(host.run(f"python3 -I /root/strike.py {moment} {number} {host.layout.gpu} {call}", timeout=200).output)
-    )
+    done = host.run(f"python3 -I /root/strike.py {moment} {number} {host.layout.gpu} {call}", timeout=200)
+    found = dict(json.loads(done.output))
+    assert moment != "never" or not found["errors"], found["errors"]  # nobody was in its way
+    return found
 
 
 @functools.cache

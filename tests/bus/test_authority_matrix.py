@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Awaitable, Callable, Iterator
+from contextlib import ExitStack, closing
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -22,17 +23,18 @@ from gpuhandoff.simulation.faults import hang
 from gpuhandoff.simulation.machine import SimulatedMachine
 from gpuhandoff.simulation.scenarios import SCENARIOS
 from gpuhandoff.simulation.snapshot import differences
+from tests.support.bus import private_bus
 from tests.support.domains import domain_xml
-from tests.support.polkit import find_polkitd
+from tests.support.polkit import Login, find_polkitd, real_polkit
 from tests.support.stage import DBUS, GPU, USERS, Audience, Stage, a_call, audience, desktop_of, options, stage
-from tests.support.stranger import Person
+from tests.support.stranger import Contained, Person
 
 pytestmark = pytest.mark.skipif(find_polkitd() is None, reason="needs root and polkitd")
 
 YES, PASSWORD, NO = "yes", "password", "no"
-ALL, CONSOLE, ADMIN, ROOT = (YES,) * 5, (YES, YES, *(PASSWORD,) * 3), (YES, *(PASSWORD,) * 4), (YES, *(NO,) * 4)
-SESSIONS, NOBODY = (YES, YES, YES, NO, NO), (NO,) * 5
-"""For root, the active and an inactive local user, one from the network, a system account."""
+ALL, CONSOLE, ADMIN, ROOT = (YES,) * 6, (YES, YES, *(PASSWORD,) * 4), (YES, *(PASSWORD,) * 5), (YES, *(NO,) * 5)
+SESSIONS, NOBODY = (YES, YES, YES, NO, NO, NO), (NO,) * 6
+"""For root, the active and an inactive local user, one from the network, a system account, and root of a container."""
 SOMEBODY_ELSE = 65534
 
 Build = Callable[[], Awaitable[SimulatedMachine]]
@@ -208,11 +210,28 @@ async def test_inhibitors(people: Audience, tmp_path: Path, who: str, expected: 
         assert differences(before, here.machine.snapshot()) == []
 
 
-async def test_who_is_in_a_container_is_nobody_here(people: Audience) -> None:
-    """Its root is a user that this machine has no name for: whatever it claims, the bus knows better."""
-    for uid, claims in ((100_000, None), (100_000, 0)):
-        with pytest.raises((EOFError, PermissionError, BrokenPipeError)):
-            Person(people.bus.address, uid=uid, claims=claims)
+@pytest.mark.parametrize("kind", [Person, Contained])
+@pytest.mark.parametrize(("uid", "claims"), [(100_000, None), (100_000, 0), (USERS["contained"], 0)])
+def test_a_container_with_users_of_its_own(people: Audience, kind: type[Person], uid: int, claims: int | None) -> None:
+    """Its root is a user that this machine has no name for, or not the one that it claims to be: the bus knows better."""
+    with pytest.raises((EOFError, PermissionError, BrokenPipeError)):
+        kind(people.bus.address, uid=uid, claims=claims)
+
+
+async def test_who_is_root_in_namespaces_of_their_own_is_who_they_were(tmp_path: Path) -> None:
+    """No more than that, but no less either: they have not left their session."""
+    with ExitStack() as stack:
+        bus = stack.enter_context(private_bus())
+        person = stack.enter_context(closing(Contained(bus.address, uid=USERS["active"])))
+        stack.enter_context(real_polkit(bus, logins=[Login(person.pid, USERS["active"], "1")]))
+        async with stage(Audience(bus, {"root": person}), tmp_path, SCENARIOS["igpu-dgpu"]) as here:
+            before = here.machine.snapshot()
+            event = a_call("Event", "sssss", *HOOK, domain_xml(), interface=HYPERVISOR_INTERFACE)
+            assert said(await here.call("root", event)) == NO
+            assert said(await here.ask("root", "Handoff", "sa{sv}", GPU, options(accept_risk=True))) == PASSWORD
+            assert differences(before, here.machine.snapshot()) == []
+            assert said(await here.ask("root", "Handoff", "sa{sv}", GPU, {})) == YES
+            assert said(await here.ask("root", "Reclaim", "sa{sv}", GPU, {})) == YES
 
 
 GRANT = """

@@ -27,11 +27,14 @@ from gpuhandoff.simulation.sessions import Login as Desktop
 from tests.support.bus import PATIENCE, PrivateBus, private_bus
 from tests.support.polkit import Login, real_polkit
 from tests.support.product import Product
-from tests.support.stranger import Person, Stranger
+from tests.support.stranger import Contained, Person, Stranger
 
 GPU = "0000:01:00.0"
-USERS = {"root": 0, "active": 5, "inactive": 6, "remote": 7, "system": 8}
-"""Users that every Debian has; who of them sits where is said here. A system account is in no session."""
+USERS = {"root": 0, "active": 5, "inactive": 6, "remote": 7, "system": 8, "contained": 9}
+"""Users that every Debian has; who of them sits where is said here. A system account is in no session.
+
+The last is root in a container, whose user 0 is this user outside.
+"""
 SESSIONS = {"active": ("1", "seat0", True), "inactive": ("2", "seat0", False), "remote": ("3", "", True)}
 DBUS = "org.freedesktop.DBus"
 
@@ -50,7 +53,7 @@ def audience(*, rules: str = "", agent: bool = False) -> Iterator[Audience]:
     with private_bus() as bus:
         users = {**USERS, **({"agent": USERS["active"]} if agent else {})}
         sessions = {**SESSIONS, **({"agent": SESSIONS["active"]} if agent else {})}
-        people = {name: Person(bus.address, uid=uid) for name, uid in users.items()}
+        people = {name: _kind(name)(bus.address, uid=uid) for name, uid in users.items()}
         logins = [Login(people[name].pid, users[name], *where) for name, where in sessions.items()]
         try:
             with real_polkit(bus, rules=rules, logins=logins):
@@ -153,6 +156,10 @@ async def stage(
         Product._close_descriptors(daemon)
         for bus in reversed(buses):
             await bus.close()
+
+
+def _kind(name: str) -> type[Person]:
+    return Contained if name == "contained" else Person
 
 
 def _exchange(person: Person, message: Message) -> Message:

@@ -129,8 +129,57 @@ class Stranger:
             raise PermissionError(line.decode())
 
 
+_PERSON = """
+import os, socket, sys
+path, uid, passed = sys.argv[1], int(sys.argv[2]), int(sys.argv[3])
+os.seteuid(uid)
+connected = socket.socket(socket.AF_UNIX)
+connected.connect(path)
+socket.send_fds(socket.socket(fileno=passed), [b"x"], [connected.fileno()])
+connected.close()
+sys.stdin.read()
+"""
+
+
+_CONTAINED = """
+import ctypes, os, socket, sys
+path, uid, passed = sys.argv[1], int(sys.argv[2]), int(sys.argv[3])
+USER, MOUNT, PID = 0x10000000, 0x00020000, 0x20000000
+unshare = ctypes.CDLL(None).unshare
+outside, inside = socket.socketpair()
+child = os.fork()
+if child:
+    inside.close()
+    assert outside.recv(1) == b"1"
+    for kind in ("uid", "gid"):
+        with open(f"/proc/{child}/{kind}_map", "w") as file:
+            file.write(f"0 {uid} 1")
+    outside.send(b"2")
+    os.waitpid(child, 0)
+else:
+    os.setgroups([])
+    assert unshare(USER | MOUNT | PID) == 0
+    inside.send(b"1")
+    inside.recv(1)
+    os.setresgid(0, 0, 0)
+    os.setresuid(0, 0, 0)
+    if first := os.fork():
+        os.waitpid(first, 0)
+        os._exit(0)
+    assert (os.getuid(), os.getpid()) == (0, 1)
+    connected = socket.socket(socket.AF_UNIX)
+    connected.connect(path)
+    socket.send_fds(socket.socket(fileno=passed), [b"x"], [connected.fileno()])
+    connected.close()
+    sys.stdin.read()
+    os._exit(0)
+"""
+
+
 class Person(Stranger):
     """A connection that another process has made, which can be in a session of its own; it lives as long as this."""
+
+    _program = _PERSON
 
     def __init__(self, address: str, *, uid: int, claims: int | None = None) -> None:
         try:
@@ -143,7 +192,7 @@ class Person(Stranger):
     def _connect(self, address: str, uid: int) -> socket.socket:
         ours, theirs = socket.socketpair()
         self._process = subprocess.Popen(
-            [sys.executable, "-c", _PERSON, address.removeprefix("unix:path="), str(uid), str(theirs.fileno())],
+            [sys.executable, "-c", self._program, address.removeprefix("unix:path="), str(uid), str(theirs.fileno())],
             pass_fds=[theirs.fileno()],
             stdin=subprocess.PIPE,
         )
@@ -157,7 +206,8 @@ class Person(Stranger):
     @property
     def pid(self) -> int:
         """The process that the bus and polkit take for the caller."""
-        return self._process.pid
+        bus = "org.freedesktop.DBus"
+        return int(self.call(bus, "/org/freedesktop/DBus", bus, "GetConnectionUnixProcessID", "s", [self.name]).body[0])
 
     def close(self) -> None:
         """Leave, and end the process."""
@@ -168,16 +218,10 @@ class Person(Stranger):
         self._process.communicate(timeout=PATIENCE)
 
 
-_PERSON = """
-import os, socket, sys
-path, uid, passed = sys.argv[1], int(sys.argv[2]), int(sys.argv[3])
-os.seteuid(uid)
-connected = socket.socket(socket.AF_UNIX)
-connected.connect(path)
-socket.send_fds(socket.socket(fileno=passed), [b"x"], [connected.fileno()])
-connected.close()
-sys.stdin.read()
-"""
+class Contained(Person):
+    """One who is root, and process 1, in user, mount and pid namespaces of their own, and `uid` outside."""
+
+    _program = _CONTAINED
 
 
 def _as_user(uid: int, act: Callable[[], Result]) -> Result:

@@ -8,12 +8,13 @@ from collections.abc import AsyncIterator, Iterator
 
 import pytest
 import pytest_asyncio
+from dbus_next import Message, MessageType
 
-from gpuhandoff.authority.gate import Gate
+from gpuhandoff.authority.gate import DBUS, Gate
 from gpuhandoff.errors import AccessDeniedError, AuthorizationRequiredError
 from gpuhandoff.names import ACTION_EVICT_GUEST, ACTION_HANDOFF, ACTION_INHIBIT, ACTION_STATUS
 from gpuhandoff.service.bus import DBus, connect
-from tests.support.bus import PrivateBus
+from tests.support.bus import NOBODY, PrivateBus
 from tests.support.polkit import FakePolkit, find_polkitd, real_polkit
 from tests.support.stranger import Stranger
 
@@ -43,6 +44,29 @@ async def test_no_means_no(service: DBus, polkit: FakePolkit, stranger: Stranger
     for interactive in (False, True):
         with pytest.raises(AccessDeniedError, match=r"^You are not allowed to do this \(org.gpuhandoff.handoff\)\.$"):
             await Gate(service).allow(stranger.name, [ACTION_HANDOFF], DETAILS, interactive=interactive)
+
+
+async def test_nobody_else_answers_for_polkit(service: DBus, polkit: FakePolkit, stranger: Stranger) -> None:
+    """Nor for the bus, which is asked who is root: answers to questions that nobody was asked stop at the bus."""
+    polkit.answer = "never"
+    asking = asyncio.create_task(Gate(service).allow(stranger.name, [ACTION_HANDOFF], DETAILS, interactive=False))
+    await polkit.asked.wait()
+    for kind, signature, body in (("yes", "(bba{ss})", [[True, False, {}]]), ("root", "u", [0])):
+        for serial in range(1, 200):
+            answer = Message(
+                message_type=MessageType.METHOD_RETURN,
+                destination=service.unique_name,
+                reply_serial=serial,
+                signature=signature,
+                body=body,
+            )
+            stranger.send(answer)
+        assert await asyncio.to_thread(stranger.call, DBUS, "/", DBUS, "GetId"), kind
+    assert await service.call(DBUS, "/", DBUS, "GetId")  # whatever came before this has been read
+    assert not asking.done()
+    asking.cancel()
+    assert isinstance((await asyncio.gather(asking, return_exceptions=True))[0], asyncio.CancelledError)
+    assert await Gate(service).uid(stranger.name) == NOBODY
 
 
 async def test_no_action_is_no_permission(service: DBus, polkit: FakePolkit, stranger: Stranger) -> None:

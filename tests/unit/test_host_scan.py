@@ -14,14 +14,17 @@ import threading
 from collections.abc import Collection, Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 
 from gpuhandoff.host import mappings
+from gpuhandoff.host import scan as scan_module
 from gpuhandoff.host.proc import MachineProcesses
 from gpuhandoff.host.scan import DMA_BUF, MAPPED, OPEN, Found, _buffer, scan
 
 FULL, ZERO = "/dev/full", "/dev/zero"
+AT_STATX_DONT_SYNC = 0x4000
 HOLD = "import sys; {}; print('ready', flush=True); sys.stdin.read()"
 OPENS = "import os; os.open('/dev/full', os.O_RDONLY)"
 BOTH = (
@@ -33,10 +36,10 @@ MAPS = f"{BOTH}; os.close(d)"
 
 
 @contextmanager
-def holder(does: str) -> Iterator[int]:
+def holder(does: str, *inside: str) -> Iterator[int]:
     """Yield the pid of a process that holds something."""
     process = subprocess.Popen(
-        [sys.executable, "-c", HOLD.format(does)], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
+        [*inside, sys.executable, "-c", HOLD.format(does)], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
     )
     assert process.stdin is not None
     assert process.stdout is not None
@@ -79,6 +82,22 @@ def test_a_node_of_ones_own_is_told_by_its_number(tmp_path: Path) -> None:
         assert of(pid, scan([FULL])) == {FULL: [OPEN]}
 
 
+OWN_MOUNTS = ("unshare", "--mount", "--propagation", "private")
+PRETENDS = (
+    "import os, subprocess; subprocess.run(['mount', '-t', 'tmpfs', 'tmpfs', '/dev'], check=True); "
+    "d = os.open('/dev/full', os.O_RDONLY | os.O_CREAT)"
+)
+
+
+def test_who_has_another_dev_pretends_in_vain(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The path is the node's, and that is all: whoever may not open a card may not keep others from it either."""
+    with holder(PRETENDS, *OWN_MOUNTS) as pid:
+        assert FULL in {os.readlink(one) for one in Path(f"/proc/{pid}/fd").iterdir()}
+        assert of(pid, scan([FULL], mappings=False)) == {}
+        monkeypatch.setattr(scan_module, "_numbers", lambda _: {})  # the node has gone meanwhile
+        assert of(pid, scan([FULL], mappings=False)) == {}
+
+
 def test_a_file_beside_the_nodes_is_none_of_them(tmp_path: Path) -> None:
     file = tmp_path / "dev" / "full"
     file.parent.mkdir()
@@ -88,6 +107,31 @@ def test_a_file_beside_the_nodes_is_none_of_them(tmp_path: Path) -> None:
         other = tmp_path / "other"
         other.touch()
         assert of(pid, scan([str(other)])) == {}  # both have no number, which makes them not the same
+
+
+def test_nobody_is_asked_about_other_peoples_files(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """~/dev may lie on a server that is gone: os.stat would wait for it, and with it everybody who asks who has a card."""
+    file = tmp_path / "dev" / "notes"
+    file.parent.mkdir()
+    file.touch()
+    flags: list[int] = []
+    statx = scan_module._libc.statx
+
+    def note(directory: int, name: bytes, given: int, mask: int, found: object) -> int:
+        flags.append(given)
+        return int(statx(directory, name, given, mask, found))
+
+    real = os.stat
+
+    def waits(path: str, *, dir_fd: int | None = None) -> os.stat_result:
+        assert dir_fd is None, f"os.stat has asked about {path}"
+        return real(path)
+
+    monkeypatch.setattr(scan_module, "_libc", SimpleNamespace(statx=note))
+    monkeypatch.setattr(os, "stat", waits)
+    with holder(f"import os; os.open({str(file)!r}, os.O_RDONLY)") as pid:
+        assert of(pid, scan([FULL])) == {}
+    assert set(flags) == {AT_STATX_DONT_SYNC}
 
 
 def test_a_dma_buf_is_told_by_who_exported_it(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

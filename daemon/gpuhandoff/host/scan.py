@@ -2,12 +2,15 @@
 
 Runs in a thread beside the event loop. A descriptor is told by the text of its link, so that nothing it leads to can block;
 only what lies in some /dev under another name is looked at by its number, as in a container that has made its own nodes.
+That may be somebody's file in ~/dev on a server that is gone: the kernel is asked for what it knows, and nobody else.
 """
 
 from __future__ import annotations
 
 import contextlib
+import ctypes
 import os
+import struct
 from collections import deque
 from collections.abc import Collection, Iterator, Mapping
 
@@ -16,6 +19,11 @@ from gpuhandoff.host.mappings import DELETED, MappingScan
 DMA_BUF = "dmabuf:"
 """Begins the name of a kind of dma-bufs, `dmabuf:amdgpu`: by who exports them. They pin its module (kernel.md 8)."""
 OPEN, MAPPED, SHARED = "open", "mapped", "dma-buf"
+_libc = ctypes.CDLL(None)
+_DO_NOT_SYNC, _TYPE = 0x4000, 0x1
+"""AT_STATX_DONT_SYNC, STATX_TYPE."""
+_STATX_SIZE, _STATX_NUMBER, _STATX_NUMBER_AT = 256, struct.Struct("=II"), 128
+"""struct statx (linux/stat.h), stx_rdev_major and stx_rdev_minor in it."""
 Found = list[tuple[int, dict[str, list[str]]]]
 """Process ids, each with nodes and the ways in which they are held."""
 
@@ -97,16 +105,27 @@ def _descriptors(
 
 
 def _node(name: str, directory: int, text: str, nodes: frozenset[str], numbers: Mapping[int, str]) -> str:
-    """Return which of the nodes a link in some /dev leads to. Node names vanish before their holders (kernel.md 1.4)."""
+    """Return which of the nodes a link in some /dev leads to. Node names vanish before their holders (kernel.md 1.4).
+
+    The name alone proves nothing: in a mount namespace of their own anybody has a /dev.
+    """
     path = text.removesuffix(DELETED)
     if path in nodes:
-        return path
+        number = _number(name, directory)
+        if path != text or path not in numbers.values():  # the node is gone, or is another one by now
+            return path if number else ""
+        return numbers.get(number, "")
     if path in _HARMLESS or path.startswith("/dev/pts/") or not path.startswith("/"):
         return ""
-    try:
-        return numbers.get(os.stat(name, dir_fd=directory).st_rdev, "")
-    except OSError:
-        return ""
+    return numbers.get(_number(name, directory), "")
+
+
+def _number(name: str, directory: int) -> int:
+    """Return a device's number, 0 of what is none or gone. os.stat would wait for a network's or a FUSE file's server."""
+    found = ctypes.create_string_buffer(_STATX_SIZE)
+    if _libc.statx(directory, os.fsencode(name), _DO_NOT_SYNC, _TYPE, found) != 0:
+        return 0
+    return os.makedev(*_STATX_NUMBER.unpack_from(found, _STATX_NUMBER_AT))
 
 
 def _buffer(pid: str, name: str, buffers: Collection[str]) -> str:

@@ -7,12 +7,38 @@ from collections.abc import Iterable
 from gpuhandoff.model.world import Process
 
 SEAT_SERVICES = frozenset({"systemd-logind", "elogind", "seatd"})
+VITAL_UNITS = frozenset(
+    {
+        *("dbus.service", "dbus-broker.service", "gpuhandoffd.service", "libvirtd.service", "polkit.service"),
+        *("systemd-journald.service", "systemd-udevd.service", "virtqemud.service"),
+        *(f"{name}.service" for name in SEAT_SERVICES),
+    }
+)
+"""Ended, they would take the machine, or whoever asks for the handoff, along."""
+_SYSTEM = "/system.slice"
 SOUND_SERVERS = frozenset({"pipewire", "wireplumber", "pulseaudio"})
 
 
 def is_seat_service(process: Process) -> bool:
-    """Tell PID 1 and logind, which hold a node on a session's behalf and let go with it; never signalled (kernel.md 11)."""
-    return process.pid == 1 or process.name in SEAT_SERVICES
+    """Tell PID 1 and logind, which hold a node on a session's behalf and let go with it; never signalled (kernel.md 11).
+
+    By the unit: anybody can give a program this name, also one that runs as root (a link to su), and would be overlooked
+    with the card in its hands.
+    """
+    if process.name in SEAT_SERVICES and not process.cgroup:  # where the kernel has no unified hierarchy
+        return process.uid == 0
+    return process.pid == 1 or (process.name in SEAT_SERVICES and _unit(process) == f"{process.name}.service")
+
+
+def is_vital(process: Process) -> bool:
+    """Tell what is never ended, whoever consents: others can make it hold a card, by sending it a descriptor."""
+    return is_seat_service(process) or _unit(process) in VITAL_UNITS
+
+
+def _unit(process: Process) -> str:
+    """Return the unit of the system that a process is in, empty for people's own: they cannot get into another one."""
+    slice_, _, below = process.cgroup.removeprefix("/").partition("/")
+    return below.partition("/")[0] if f"/{slice_}" == _SYSTEM else ""
 
 
 def follows_its_card(process: Process, nodes: Iterable[str]) -> bool:

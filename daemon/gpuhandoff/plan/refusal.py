@@ -13,7 +13,7 @@ from gpuhandoff.errors import (
     WrongStateError,
 )
 from gpuhandoff.model.request import HolderPolicy, Hugepages, Options
-from gpuhandoff.model.roles import follows_its_card
+from gpuhandoff.model.roles import follows_its_card, is_vital
 from gpuhandoff.model.world import Gpu, Holder, World
 from gpuhandoff.plan.conditions import iommu_off, wants_direct
 from gpuhandoff.plan.display import drives_display, ends_with_display, people_shown
@@ -117,10 +117,14 @@ def _refuse_resources(world: World, options: Options) -> None:
 
 
 def _refuse_holders(world: World, gpu: Gpu, options: Options) -> None:
-    if options.holders is HolderPolicy.TERMINATE:
-        return
     others = unsettled(world, gpu)
-    if others:
+    vital = [holder for holder in others if is_vital(holder.process)]
+    if vital:
+        raise InUseError(
+            f"{gpu.address} ({gpu.name}) is in use by {name_holders(vital)}, which is never ended: the machine cannot do "
+            "without it. Whoever has sent it the card must let go first."
+        )
+    if others and options.holders is not HolderPolicy.TERMINATE:
         raise InUseError(
             f"{gpu.address} ({gpu.name}) is in use by {name_holders(others)}. Close that first, or allow it to be "
             "ended with the option holders=terminate."

@@ -126,9 +126,11 @@ class Hypervisor:
         displays = {gpu.address: gpu.display for gpu in gpus}
         for one in domain.hostdevs:
             display = displays.get(one.address)
-            if display is None or not one.rom_file or one.rom_bar is False or is_hidden(one.rom_file):
+            if display is None or not one.rom_file or one.rom_bar is False:
                 continue
-            try:
+            try:  # in a thread: it may lie on a server that is gone
+                if await asyncio.to_thread(is_hidden, one.rom_file):
+                    continue
                 data = await asyncio.to_thread(read_file, one.rom_file, LARGEST_ROM)
             except FileNotFoundError as error:
                 raise InvalidArgsError(f"The ROM file {one.rom_file} of {one.address} is not there.") from error

@@ -7,7 +7,7 @@ import signal
 from collections.abc import Callable, Collection, Iterable
 
 from gpuhandoff.host import Host, OpenNode
-from gpuhandoff.model.roles import SEAT_SERVICES, is_seat_service
+from gpuhandoff.model.roles import SEAT_SERVICES, is_vital
 from gpuhandoff.model.world import Process
 
 FIRST_LOOK = 0.05
@@ -48,8 +48,8 @@ async def wait_free(
 
 
 async def end(host: Host, processes: Iterable[Process]) -> list[Process]:
-    """TERM, wait, KILL, wait; return those that are still there."""
-    remaining = [process for process in processes if not is_seat_service(process)]
+    """TERM, wait, KILL, wait; return those that are still there. What the machine cannot do without is left alone."""
+    remaining = [process for process in processes if not is_vital(process)]
     for number, grace in ((signal.SIGTERM, TERM_GRACE), (signal.SIGKILL, KILL_GRACE)):
         for process in remaining:
             host.processes.signal(process, number)

@@ -7,7 +7,7 @@ import logging
 from gpuhandoff.errors import InUseError
 from gpuhandoff.host import Host, OpenNode
 from gpuhandoff.model.plan import Json
-from gpuhandoff.model.roles import follows_its_card
+from gpuhandoff.model.roles import follows_its_card, is_vital
 from gpuhandoff.steps.holders import end, name_open, wait_free
 
 AFTERWARDS = 2.0
@@ -35,6 +35,8 @@ class SettleHolders:
             log.info("ending who has the GPU open: %s", name_open(holding))
             await end(host, [one.process for one in holding])
             holding = await wait_free(host, nodes, timeout=AFTERWARDS, of=_counts)
+            if any(is_vital(one.process) for one in holding):
+                raise InUseError(f"The GPU is in use by what is never ended: {name_open(holding)}.")
             if holding:
                 raise InUseError(
                     f"The GPU is still in use, although all who had it open were told to end: {name_open(holding)}."

@@ -459,7 +459,7 @@ async def test_a_greeter_that_comes_in_the_last_moment_ends_as_well(tmp_path: Pa
         manager = machine.units.find("display-manager.service")
         assert manager is not None
         assert manager.main is not None
-        late = Login("sddm", 110, "kwin_wayland", (GPU,), kind="greeter", ends=Compositor.SURVIVES)
+        late = Login("gdm", 120, "gnome-shell", (GPU,), kind="greeter", ends=Compositor.SURVIVES)
         await machine.sessions.open(late, manager.main, machine.display_nodes((GPU,)))
         return await perform()
 

@@ -496,7 +496,8 @@ async def test_a_greeter_that_comes_in_the_last_moment_ends_as_well(tmp_path: Pa
         await machine.sessions.open(late, manager.main, machine.display_nodes((GPU,)))
         return await perform()
 
-    machine.faults.set(greet, target="StopUnit")
+    machine.sessions.user_stop_delay = 3600.0
+    machine.faults.set(greet, kind="load-module")
     await started(one)
     await one.idle()
     assert (await one.status(GPU))["state"] == "detached"

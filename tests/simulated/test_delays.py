@@ -15,7 +15,7 @@ from gpuhandoff.messages import Match, RemoteError, Signal, Variant
 from gpuhandoff.simulation.clock import in_virtual_time
 from gpuhandoff.simulation.faults import Perform
 from gpuhandoff.simulation.loopback import LoopbackBus
-from gpuhandoff.simulation.scenarios import SCENARIOS
+from gpuhandoff.simulation.scenarios import SCENARIOS, SECOND_GPU
 from gpuhandoff.simulation.sessions import Compositor, Login
 from gpuhandoff.simulation.snapshot import differences
 from tests.support.product import Product
@@ -166,6 +166,39 @@ async def test_each_is_waited_for_by_its_own_limit_and_all_at_the_same_time(tmp_
     assert now() - asked > 8
     assert (await one.status(GPU))["state"] == "detached"
     await end(one)
+
+
+@in_virtual_time
+async def test_the_time_of_the_whole_job_covers_the_wait(tmp_path: Path) -> None:
+    one = await product(tmp_path)
+    before = one.machine.snapshot()
+    hanging = Participant(one, ALICE)
+    await hanging.inhibit("session")
+    asked = now()
+    with pytest.raises(RemoteError, match=r"the 10 s are over\. Nothing was changed") as caught:
+        await one.handoff(GPU, timeout=Variant("u", 10))
+    assert caught.value.name == "org.gpuhandoff.Error.TimedOut"
+    assert now() - asked < 11
+    assert differences(before, one.machine.snapshot()) == []
+    await one.stop()
+
+
+@in_virtual_time
+async def test_while_one_waits_another_card_comes_back(tmp_path: Path) -> None:
+    one = await Product(await SCENARIOS["twin"](), tmp_path).start()
+    await one.handoff(SECOND_GPU)
+    hanging = Participant(one, ALICE)
+    await hanging.inhibit("delay")
+    waiting = asyncio.create_task(one.handoff(GPU))
+    await asyncio.sleep(1)
+    asked = now()
+    await one.reclaim(SECOND_GPU)
+    assert now() - asked < 3
+    assert [signal.body[1] for signal in one.signals if signal.member == "PrepareForHandoff"][-2:] == [True, False]
+    await waiting
+    assert (await one.status(GPU))["state"] == "detached"
+    await one.reclaim(GPU)
+    await one.stop()
 
 
 @in_virtual_time
@@ -459,11 +492,12 @@ async def test_a_greeter_that_comes_in_the_last_moment_ends_as_well(tmp_path: Pa
         manager = machine.units.find("display-manager.service")
         assert manager is not None
         assert manager.main is not None
-        late = Login("sddm", 110, "kwin_wayland", (GPU,), kind="greeter", ends=Compositor.SURVIVES)
+        late = Login("gdm", 120, "gnome-shell", (GPU,), kind="greeter", ends=Compositor.SURVIVES)
         await machine.sessions.open(late, manager.main, machine.display_nodes((GPU,)))
         return await perform()
 
-    machine.faults.set(greet, target="StopUnit")
+    machine.sessions.user_stop_delay = 3600.0
+    machine.faults.set(greet, kind="load-module")
     await started(one)
     await one.idle()
     assert (await one.status(GPU))["state"] == "detached"

@@ -152,16 +152,19 @@ async def test_a_persons_cancel_in_the_countdown_leaves_the_host_untouched(tmp_p
 
 
 @in_virtual_time
-async def test_it_is_there_for_the_next_handoff_as_well(tmp_path: Path) -> None:
+async def test_it_is_there_for_the_next_handoff_as_well(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     async with desk(tmp_path) as one:
-        await one.log_in("plasma")
+        plasma = await one.log_in("plasma")
+        assert isinstance(plasma, FakePlasma)
+        monkeypatch.setattr("gpuhandoff_session.desktops.os.kill", lambda *_: plasma.kill_helper())
         for job in (1, 2):
             await started(one.product, uid=0)
-            await one.notifications.until("ends in 5 seconds")
+            await one.notifications.until("ends now")
             one.notifications.press("cancel")
             assert (await ended(one, job))[0] == "cancelled"
             await one.notifications.until("stays here")
             one.notifications.shown.clear()
+            assert plasma.resets == job
 
 
 @in_virtual_time

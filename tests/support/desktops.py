@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import itertools
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
 from typing import Any, cast
@@ -16,6 +17,8 @@ KWIN_FORCES_AFTER = 120.0
 """Seconds after which KWin goes on with a logout in spite of programs that still ask."""
 PLASMA_CLOSES_IN = 6.0
 HELPER_PID = 4242
+APPEARS_IN = 0.05
+"""Seconds from when a notice is asked for until somebody can press its buttons."""
 _MEMBERS = {
     "org.gpuhandoff.Manager": ("PrepareForHandoff", "JobRemoved", "StateChanged"),
     NOTIFICATIONS: ("ActionInvoked", "NotificationClosed"),
@@ -102,6 +105,7 @@ class FakeNotifications:
         self.capabilities = ["actions", "body", "body-markup"]
         self.hangs = False
         self._changed = asyncio.Event()
+        self._numbers = itertools.count(1)
 
     @classmethod
     async def start(cls, bus: Bus) -> FakeNotifications:
@@ -140,10 +144,14 @@ class FakeNotifications:
                 self.closed.append(call.body[0])
                 return Reply()
         _, replaces, _, title, body, buttons, hints, _ = call.body
-        number = replaces or len(self.shown) + 1
-        self.shown.append(Shown(number, replaces, title, body, tuple(buttons), hints["urgency"].value))
-        self._changed.set()
+        number = replaces or next(self._numbers)
+        shown = Shown(number, replaces, title, body, tuple(buttons), hints["urgency"].value)
+        asyncio.get_running_loop().call_later(APPEARS_IN, self._appear, shown)  # the caller has its answer by then
         return Reply("u", (number,))
+
+    def _appear(self, shown: Shown) -> None:
+        self.shown.append(shown)
+        self._changed.set()
 
 
 class FakePlasma:

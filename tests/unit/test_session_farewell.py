@@ -85,6 +85,10 @@ def test_cancel_in_the_countdown_objects_and_nothing_was_asked_to_end() -> None:
     state, done = play((0.0, ASKED), (3.0, Choice.CANCEL), (15.0, Tick()))
     assert state.stage is Stage.OVER
     assert acts(done) == [Object(JOB, "it was cancelled in the countdown")]
+    _, (show,) = step(state, Finished(JOB, "cancelled", "alice, whose desktop would have ended, objects."), 16.0)
+    assert isinstance(show, Show)
+    assert show.notice.title == "RTX 4070 stays here"
+    assert show.notice.body == "The handoff was refused: it was cancelled in the countdown. Nothing was changed."
 
 
 def test_who_does_not_want_to_wait_goes_at_once() -> None:

@@ -57,14 +57,17 @@ class Plasma:
         self._session = session
         self._report = report
         self._leaving = False
+        self._listens = False
         self._helper = ""
         self._looking: asyncio.Task[None] | None = None
 
     async def leave(self) -> None:
         """Log out without a question whether to."""
-        await self._session.watch(self.SHUTDOWN, lambda *_: None, self._on_helper)
         self._leaving = True
         try:
+            if not self._listens:
+                self._listens = True
+                await self._session.watch(self.SHUTDOWN, lambda *_: None, self._on_helper)
             await self._session.call(self.SHUTDOWN, "logout", timeout=ACTIVATION)
         except CallError as error:
             self._leaving = False

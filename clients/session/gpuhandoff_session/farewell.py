@@ -53,6 +53,8 @@ class State:
     parting: Parting | None = None
     asking: tuple[str, ...] = ()
     """Programs, and why, that keep the desktop from ending."""
+    objection: str = ""
+    """Why we have objected."""
 
 
 # What happens.
@@ -214,7 +216,7 @@ def _leave(state: State, parting: Parting) -> Step:
 
 
 def _object(state: State, parting: Parting, why: str) -> Step:
-    return replace(state, stage=Stage.OVER), (Object(parting.job, why), *_stay(state))
+    return replace(state, stage=Stage.OVER, objection=why), (Object(parting.job, why), *_stay(state))
 
 
 def _stay(state: State) -> tuple[Act, ...]:
@@ -226,4 +228,6 @@ def _finished(state: State, parting: Parting, event: Finished) -> Step:
     if event.job != parting.job:
         return state, ()
     stay = _stay(state) if event.result != "done" else ()
-    return State(), (*stay, Show(sentences.finished(parting.card, parting.vm, event.result, event.message)))
+    ours = state.objection and event.result == "cancelled"
+    message = sentences.refused(state.objection) if ours else event.message
+    return State(), (*stay, Show(sentences.finished(parting.card, parting.vm, event.result, message)))

@@ -75,7 +75,7 @@ class Notifications:
         while self._wanted is not None:
             notice, self._wanted = self._wanted, None
             shown = await self._try("Notify", "susssasa{sv}i", *self._arguments(notice))
-            self._id = int(shown[0]) if shown else 0
+            self._id = int(shown[0]) if shown else self._id
         self._worker = None
 
     def _arguments(self, notice: Notice) -> tuple[Any, ...]:

@@ -73,6 +73,11 @@ def unanswered(asking: Sequence[str]) -> str:
     return "programs do not close, perhaps they ask about unsaved changes, and nobody has answered"
 
 
+def refused(why: str) -> str:
+    """Return what our own objection was, to the person in whose name it was made."""
+    return f"The handoff was refused: {why}. Nothing was changed."
+
+
 def finished(card: str, vm: str, result: str, message: str) -> Notice:
     """Return how a handoff ended of which this desktop was warned, and which has not ended it."""
     match result:

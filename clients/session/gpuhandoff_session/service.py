@@ -147,7 +147,8 @@ class Session:
         self.dispatch(Announced(handoff.job, handoff.card, handoff.vm, programs, more, until, countdown))
 
     async def _leave(self) -> None:
-        self._desktop = await find_desktop(self._setting.session, self.dispatch)
+        if self._desktop is None:
+            self._desktop = await find_desktop(self._setting.session, self.dispatch)
         await self._desktop.leave()
 
     async def _ended(self, job: str, result: str) -> None:

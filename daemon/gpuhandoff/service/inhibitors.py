@@ -103,6 +103,28 @@ class Inhibitors:
         inhibitor.gone.set()
 
 
+@dataclass(frozen=True, slots=True)
+class Waits:
+    """For whom a handoff waits, and how many seconds at most; nobody is false."""
+
+    programs: Sequence[Inhibitor] = ()
+    for_programs: float = 0
+    desktops: Sequence[Inhibitor] = ()
+    for_desktops: float = 0
+
+    def __bool__(self) -> bool:
+        return bool(self.programs or self.desktops)
+
+    @property
+    def longest(self) -> float:
+        """Seconds that it may take."""
+        return max(self.for_programs if self.programs else 0, self.for_desktops if self.desktops else 0)
+
+    async def over(self) -> None:
+        """Wait for all of them, side by side."""
+        await asyncio.gather(released(self.programs, self.for_programs), released(self.desktops, self.for_desktops))
+
+
 async def released(inhibitors: Sequence[Inhibitor], seconds: float) -> None:
     """Wait until all of them are given back, or their callers gone; at most `seconds`."""
     try:

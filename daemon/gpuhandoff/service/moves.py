@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import math
 import signal
 from collections.abc import Callable
 
 from gpuhandoff.config import Configuration
-from gpuhandoff.errors import BusyError, InUseError, ProblemError, WrongStateError
+from gpuhandoff.errors import BusyError, InUseError, ProblemError, TimedOutError, WrongStateError
 from gpuhandoff.host import Host
 from gpuhandoff.model.address import PciAddress
 from gpuhandoff.model.plan import Plan
@@ -22,7 +23,7 @@ from gpuhandoff.plan.reclaim import plan_release
 from gpuhandoff.plan.refusal import refuse_others
 from gpuhandoff.service.chronicle import Chronicle
 from gpuhandoff.service.fleet import Fleet
-from gpuhandoff.service.inhibitors import Inhibitors, released
+from gpuhandoff.service.inhibitors import Inhibitors, Waits
 from gpuhandoff.service.jobs import Job, Jobs
 from gpuhandoff.service.objects import ObjectTree
 from gpuhandoff.service.paths import gpu_path
@@ -114,37 +115,36 @@ class Moves:
         return plan_handoff(world, gpu, options, self._configuration().host, self._verdict(world, gpu))
 
     async def _handoff(self, job: Job) -> None:
-        async with self.turn:
-            await self._hand_off(job)
+        """Check, say that it begins, wait for who has asked for that, check again, and run; others may move meanwhile."""
+        announced = False
+        try:
+            async with self.turn:
+                found = await self._survey_for(job)
+                if job.request.options.dry_run:
+                    return
+                job.desktops = people_shown(found[0], self._known(found[0], job.gpu))
+                await self._chronicle.begin(job)
+                announced = True
+                waits = self._announce(job)
+                if not waits:
+                    await self._run(job, *found, waited=0)
+                    return
+            began = asyncio.get_running_loop().time()
+            await self._wait(job, waits)
+            async with self.turn:
+                found = await self._survey_for(job)
+                await self._run(job, *found, waited=asyncio.get_running_loop().time() - began)
+        except BaseException:
+            if announced:
+                self._prepare(job.gpu, start=False)
+            raise
+        finally:
+            if announced:
+                await self._fleet.look_again()
 
     async def _reclaim(self, job: Job) -> None:
         async with self.turn:
             await self._take(job)
-
-    async def _hand_off(self, job: Job) -> None:
-        options = job.request.options
-        world, plan = await self._survey_for(job)
-        if options.dry_run:
-            return
-        await self._chronicle.begin(job)
-        try:
-            if await self._warn(job):  # programs have ended, perhaps a desktop, perhaps somebody has logged in
-                world, plan = await self._survey_for(job)
-            terms = Terms(
-                boot_id=world.boot_id,
-                job=job.number,
-                vm=options.vm,
-                lease=job.request.sender if options.lease else "",
-                guest_timeout=options.guest_timeout,
-                timeout=options.timeout,
-            )
-            await self._runner.run(plan, terms, self.observer(job))
-            job.complete = True
-        except BaseException:
-            self._prepare(job.gpu, start=False)
-            raise
-        finally:
-            await self._fleet.look_again()
 
     async def _survey_for(self, job: Job) -> tuple[World, Plan]:
         """Return the machine as it is and what the handoff does on it; raises ProblemError where it does not want it."""
@@ -154,24 +154,43 @@ class Moves:
         plan = self._plan_handoff(world, gpu, options)
         if not options.dry_run:
             refuse_others(world, gpu, job.request.only_user)
-            job.desktops = people_shown(world, gpu)
         return world, plan
 
-    async def _warn(self, job: Job) -> bool:
-        """Say that it begins, and wait for those who have asked for that, each for as long as it may; tell whether any had.
+    def _announce(self, job: Job) -> Waits:
+        """Say that a handoff begins, and return for whom it waits: each kind has a limit of its own.
 
-        The desktops have a time of their own: there a person is asked, and programs end that want to know what to save.
+        In the time of the desktops a person is asked, and programs end that want to know what to save.
         """
         host = self._configuration().host
         programs, desktops = self._inhibitors.delaying(job.desktops if host.session_delay else ())
-        longest = max(host.inhibit_delay if programs else 0, host.session_delay if desktops else 0)
-        self._jobs.waits(job, longest, {one.sender for one in desktops})
+        most = job.request.options.timeout or math.inf
+        waits = Waits(programs, min(host.inhibit_delay, most), desktops, min(host.session_delay, most))
+        self._jobs.waits(job, waits.longest, {one.sender for one in desktops})
         self._prepare(job.gpu, start=True)
+        return waits
+
+    async def _wait(self, job: Job, waits: Waits) -> None:
         try:
-            await asyncio.gather(released(programs, host.inhibit_delay), released(desktops, host.session_delay))
+            await waits.over()
         finally:
             self._jobs.waits(job, 0)
-        return bool(programs or desktops)
+
+    async def _run(self, job: Job, world: World, plan: Plan, *, waited: float) -> None:
+        options = job.request.options
+        if options.timeout and waited >= options.timeout:
+            raise TimedOutError(
+                f"Programs had asked for a delay, and the {options.timeout} s are over. Nothing was changed."
+            )
+        terms = Terms(
+            boot_id=world.boot_id,
+            job=job.number,
+            vm=options.vm,
+            lease=job.request.sender if options.lease else "",
+            guest_timeout=options.guest_timeout,
+            timeout=options.timeout and options.timeout - waited,
+        )
+        await self._runner.run(plan, terms, self.observer(job))
+        job.complete = True
 
     async def _take(self, job: Job) -> None:
         options = job.request.options

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import contextlib
 import logging
-from collections.abc import Iterable
 
 from gpuhandoff.errors import InUseError, RolledBackError
 from gpuhandoff.host import Host, OpenNode
@@ -37,7 +36,9 @@ class StopDisplay:
         """Remember whether the display manager ran, and where the sessions' processes are."""
         name = str(arguments["display_manager"])
         unit = await host.units.unit(name) if name else None
-        groups = _groups(await _sessions(host, arguments))
+        sessions = await _sessions(host, arguments)
+        groups = {session.scope for session in sessions if session.scope}
+        groups |= {f"user@{session.uid}.service" for session in sessions}
         holding = await host.processes.holding(list(arguments["nodes"]))
         return {
             "active": unit is not None and unit.is_active,
@@ -51,9 +52,8 @@ class StopDisplay:
         """Stop the display manager, end the sessions, end what of them still has the GPU open."""
         if saved["active"]:
             await self._stop(host, str(arguments["display_manager"]))
-        groups = set(saved["groups"]) | _groups(await _sessions(host, arguments))
         await self._end_sessions(host, arguments)
-        await self._end_leftovers(host, list(arguments["nodes"]), groups)
+        await self._end_leftovers(host, list(arguments["nodes"]), set(saved["groups"]))
 
     async def undo(self, host: Host, arguments: Json, saved: Json) -> None:
         """Start the display manager once, if it ran; its start limit may be used up (peers' pain 14 and 34).
@@ -131,12 +131,6 @@ async def _sessions(host: Host, arguments: Json) -> list[Session]:
     wanted, seat = arguments["sessions"], arguments["seat"]
     found = await host.logins.sessions()
     return [one for one in found if one.id in wanted or (one.kind == "greeter" and one.seat == seat)]
-
-
-def _groups(sessions: Iterable[Session]) -> set[str]:
-    """Return the units that the sessions' processes are in."""
-    found = list(sessions)
-    return {session.scope for session in found if session.scope} | {f"user@{session.uid}.service" for session in found}
 
 
 def _shows(one: OpenNode) -> bool:

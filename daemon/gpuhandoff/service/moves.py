@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import logging
 import signal
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 
 from gpuhandoff.config import Configuration
 from gpuhandoff.errors import BusyError, InUseError, ProblemError, WrongStateError
@@ -31,6 +31,8 @@ from gpuhandoff.transaction.runner import Observer, Runner, Terms
 
 log = logging.getLogger(__name__)
 
+TOUCHES_PEOPLE = frozenset({"stop-display", "stop-gpu-services"})
+"""Steps that end or start sessions and units."""
 EVICTION_GRACE = 30.0
 """Seconds a VMM has to end after SIGTERM before it is killed: QEMU asks nobody and ends at once."""
 
@@ -141,7 +143,7 @@ class Moves:
             self._prepare(job.gpu, start=False)
             raise
         finally:
-            await self._fleet.look_again()
+            await self._fleet.look_again(_unless_touched(world, (step.name for step in plan.steps)))
 
     async def _take(self, job: Job) -> None:
         options = job.request.options
@@ -161,7 +163,8 @@ class Moves:
                 terms = Terms(boot_id=world.boot_id, job=job.number)
                 await self._runner.run(plan, terms, self.observer(job))
         finally:
-            await self._fleet.look_again()
+            steps = (entry.name for entry in record.entries) if record is not None else ()
+            await self._fleet.look_again(_unless_touched(world, steps))
         self._prepare(job.gpu, start=False)
 
     async def _evict(self, gpu: Gpu, guest: Process, options: Options) -> None:
@@ -186,3 +189,8 @@ class Moves:
 
     def _prepare(self, gpu: PciAddress, *, start: bool) -> None:
         self._tree.emit(MANAGER_PATH, MANAGER_INTERFACE, "PrepareForHandoff", gpu_path(gpu), start)
+
+
+def _unless_touched(world: World, steps: Iterable[str]) -> World | None:
+    """Return what was seen of sessions and units where it holds after these steps, done or undone."""
+    return world if TOUCHES_PEOPLE.isdisjoint(steps) else None

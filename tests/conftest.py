@@ -8,12 +8,16 @@ from collections.abc import Callable, Generator, Iterator
 
 import psutil
 import pytest
+from hypothesis import HealthCheck, settings
 
 from tests.support.fault_matrix import Result, total
 
 KILLED_INSIDE = ("tests/simulated/", "tests/unit/test_runner.py")
 """Here daemons are killed inside the test's own process, which keeps the descriptors that a real one would lose."""
 
+if not os.environ.get("CI"):  # there Hypothesis does so by itself: how long a test takes says nothing on a busy machine
+    settings.register_profile("untimed", deadline=None, suppress_health_check=[HealthCheck.too_slow])
+    settings.load_profile("untimed")
 
 FAULTS = "faults"
 MEASURED = "measured"

@@ -78,6 +78,30 @@ def test_a_device_of_the_host_in_the_group_refuses_before_anything_moves(tmp_pat
     run(main())
 
 
+def test_sessions_and_units_are_asked_for_again_after_a_move_that_touched_them_and_not_else(tmp_path: Path) -> None:
+    def asked(started: Product) -> int:
+        return sum(one.target.endswith("ListSessions") for one in started.machine.faults.log)
+
+    async def main() -> None:
+        started = await product("igpu-dgpu", tmp_path / "dual")
+        await asyncio.sleep(1)
+        before = asked(started)
+        await started.call("Handoff", "sa{sv}", MOVABLE["igpu-dgpu"], {})
+        await asyncio.sleep(1)
+        assert asked(started) == before + 2  # for the plan, and after the kernel's events; at the move's end not
+        await started.stop()
+        started = await product("single-nvidia", tmp_path / "single")
+        assert started.daemon is not None
+        for move, there in ((started.handoff, False), (started.reclaim, True)):
+            await move(MOVABLE["single-nvidia"])
+            world = started.daemon.fleet.world
+            assert world.display_manager is not None
+            assert world.display_manager.is_active is there
+        await started.stop()
+
+    run(main())
+
+
 def operations(scenario: str, directory: Path) -> int:
     """Return how many operations a handoff makes on this machine."""
 

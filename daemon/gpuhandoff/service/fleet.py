@@ -97,14 +97,23 @@ class Fleet:
             self._surveyor.cancel()
             await asyncio.gather(self._surveyor, return_exceptions=True)
 
-    async def survey(self, *, with_processes: bool = False, with_mappings: bool = True) -> World:
+    async def survey(
+        self, *, with_processes: bool = False, with_mappings: bool = True, people: World | None = None
+    ) -> World:
         """Look at the whole machine and publish what changed; one look at a time: an older never replaces a newer."""
         async with self._turn:
-            return await self._survey(with_processes=with_processes, with_mappings=with_mappings)
+            self._stale.clear()
+            return self._see(
+                await survey(
+                    self._host,
+                    self._services,
+                    with_processes=with_processes,
+                    with_mappings=with_mappings,
+                    people=people,
+                )
+            )
 
-    async def _survey(self, *, with_processes: bool, with_mappings: bool) -> World:
-        self._stale.clear()
-        world = await survey(self._host, self._services, with_processes=with_processes, with_mappings=with_mappings)
+    def _see(self, world: World) -> World:
         gone = {gpu.address for gpu in self._world.gpus} - {gpu.address for gpu in world.gpus} if self._world else set()
         for address in gone:
             self._tree.withdraw(gpu_path(address))
@@ -120,10 +129,13 @@ class Fleet:
         self._surveyed(world)
         return world
 
-    async def look_again(self) -> None:
-        """Survey after something happened, quickly: nothing is decided upon it. One that fails changes no job's end."""
+    async def look_again(self, people: World | None = None) -> None:
+        """Survey after something happened, quickly: nothing is decided upon it. One that fails changes no job's end.
+
+        `people`: a look since when neither sessions nor units were touched, so that they are not asked for again.
+        """
         try:
-            await self.survey(with_mappings=False)
+            await self.survey(with_mappings=False, people=people)
         except (OSError, RemoteError) as error:
             log.warning("the survey failed, looking again in %g s: %s", PATIENCE, error)
             asyncio.get_running_loop().call_later(PATIENCE, self._stale.set)

@@ -6,7 +6,7 @@ import asyncio
 import logging
 import math
 import signal
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 
 from gpuhandoff.config import Configuration
 from gpuhandoff.errors import BusyError, InUseError, ProblemError, TimedOutError, WrongStateError
@@ -33,6 +33,8 @@ from gpuhandoff.transaction.runner import Observer, Runner, Terms
 
 log = logging.getLogger(__name__)
 
+TOUCHES_PEOPLE = frozenset({"stop-display", "stop-gpu-services"})
+"""Steps that end or start sessions and units."""
 EVICTION_GRACE = 30.0
 """Seconds a VMM has to end after SIGTERM before it is killed: QEMU asks nobody and ends at once."""
 
@@ -117,9 +119,11 @@ class Moves:
     async def _handoff(self, job: Job) -> None:
         """Check, say that it begins, wait for who has asked for that, check again, and run; others may move meanwhile."""
         announced = False
+        holds: World | None = None
         try:
             async with self.turn:
                 found = await self._survey_for(job)
+                holds = _unless_touched(found[0], (step.name for step in found[1].steps))
                 if job.request.options.dry_run:
                     return
                 job.desktops = people_shown(found[0], self._known(found[0], job.gpu))
@@ -130,9 +134,11 @@ class Moves:
                     await self._run(job, *found, waited=0)
                     return
             began = asyncio.get_running_loop().time()
+            holds = None
             await self._wait(job, waits)
             async with self.turn:
                 found = await self._survey_for(job)
+                holds = _unless_touched(found[0], (step.name for step in found[1].steps))
                 await self._run(job, *found, waited=asyncio.get_running_loop().time() - began)
         except BaseException:
             if announced:
@@ -140,7 +146,7 @@ class Moves:
             raise
         finally:
             if announced:
-                await self._fleet.look_again()
+                await self._fleet.look_again(holds)
 
     async def _reclaim(self, job: Job) -> None:
         async with self.turn:
@@ -210,7 +216,8 @@ class Moves:
                 terms = Terms(boot_id=world.boot_id, job=job.number)
                 await self._runner.run(plan, terms, self.observer(job))
         finally:
-            await self._fleet.look_again()
+            steps = (entry.name for entry in record.entries) if record is not None else ()
+            await self._fleet.look_again(_unless_touched(world, steps))
         self._prepare(job.gpu, start=False)
 
     async def _evict(self, gpu: Gpu, guest: Process, options: Options) -> None:
@@ -235,3 +242,8 @@ class Moves:
 
     def _prepare(self, gpu: PciAddress, *, start: bool) -> None:
         self._tree.emit(MANAGER_PATH, MANAGER_INTERFACE, "PrepareForHandoff", gpu_path(gpu), start)
+
+
+def _unless_touched(world: World, steps: Iterable[str]) -> World | None:
+    """Return what was seen of sessions and units where it holds after these steps, done or undone."""
+    return world if TOUCHES_PEOPLE.isdisjoint(steps) else None

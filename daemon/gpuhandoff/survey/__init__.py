@@ -22,33 +22,46 @@ _NAMES = DeviceNames()
 
 
 async def survey(
-    host: Host, services: Sequence[str] = (), *, with_processes: bool = False, with_mappings: bool = True
+    host: Host,
+    services: Sequence[str] = (),
+    *,
+    with_processes: bool = False,
+    with_mappings: bool = True,
+    people: World | None = None,
 ) -> World:
     """Return the machine as it is now. `services`: units to look at; processes are listed only on request.
 
-    Without mappings, whoever has a card mapped and not open is not seen: enough for what nothing is decided upon. Raises
-    OSError also where the kernel says what makes no sense: a machine that is not understood is left alone.
+    Without mappings, whoever has a card mapped and not open is not seen; with `people`, sessions and units are those of
+    that earlier look: enough for what nothing is decided upon. Raises OSError also where the kernel says what makes no
+    sense: a machine that is not understood is left alone.
     """
     try:
-        return await _survey(host, services, with_processes=with_processes, with_mappings=with_mappings)
+        return await _survey(host, services, with_processes=with_processes, with_mappings=with_mappings, people=people)
     except (ValueError, IndexError, KeyError) as error:
         raise OSError(
             errno.EINVAL, f"what the kernel says is not understood ({type(error).__name__}: {error!r:.120})"
         ) from error
 
 
-async def _survey(host: Host, services: Sequence[str], *, with_processes: bool, with_mappings: bool) -> World:
+async def _survey(
+    host: Host, services: Sequence[str], *, with_processes: bool, with_mappings: bool, people: World | None
+) -> World:
     functions = pci.functions(host)
     gpus = [await _gpu(host, display, functions) for display in functions if display.is_display]
     gpus = graphics.with_consoles(host, gpus)
     try:
         async with asyncio.TaskGroup() as asked:  # systemd and logind answer while a thread looks at all processes
             holding = asked.create_task(nodes.with_holders(host, gpus, mappings=with_mappings))
-            units = [asked.create_task(host.units.unit(name)) for name in (*services, DISPLAY_MANAGER)]
-            sessions = asked.create_task(host.logins.sessions())
+            if people is None:
+                units = [asked.create_task(host.units.unit(name)) for name in (*services, DISPLAY_MANAGER)]
+                logins = asked.create_task(host.logins.sessions())
     except BaseExceptionGroup as group:
         raise group.exceptions[0] from group
-    *running, display_manager = (one.result() for one in units)
+    if people is None:
+        *found, display_manager = (one.result() for one in units)
+        sessions, running = logins.result(), tuple(unit for unit in found if unit is not None)
+    else:
+        sessions, running, display_manager = people.sessions, people.services, people.display_manager
     processes = await host.processes.all() if with_processes else ()
     loaded = modules.loaded(host)
     available = modules.available(host, loaded)
@@ -66,9 +79,9 @@ async def _survey(host: Host, services: Sequence[str], *, with_processes: bool, 
         iommu=bool(host.kernel.entries("/sys/kernel/iommu_groups")),
         iommu_firmware=boot.firmware(host),
         boot_parameters=boot.parameters(host),
-        sessions=sessions.result(),
+        sessions=sessions,
         display_manager=display_manager,
-        services=tuple(unit for unit in running if unit is not None),
+        services=running,
         online_cpus=parse_cpus(host.kernel.read("/sys/devices/system/cpu/online")),
         memory_total=memory.total(host),
         memory_available=memory.available(host),

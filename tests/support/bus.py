@@ -18,7 +18,7 @@ POLKIT_POLICY = Path("/usr/share/dbus-1/system.d/org.freedesktop.PolicyKit1.conf
 TEST_NAME = "org.example.Service"
 """A name that tests may own and everybody may call."""
 NOBODY = 65534
-PATIENCE = 10.0
+PATIENCE = 60.0
 
 _CONFIGURATION = """<!DOCTYPE busconfig PUBLIC "-//freedesktop//DTD D-Bus Bus Configuration 1.0//EN"
  "http://www.freedesktop.org/standards/dbus/1.0/busconfig.dtd">

@@ -20,7 +20,7 @@ from tests.support.bus import private_bus
 GPU = "/org/gpuhandoff/gpus/pci_0000_01_00_0"
 OTHER = "/org/gpuhandoff/gpus/pci_0000_02_00_0"
 JOB = "/org/gpuhandoff/jobs/1"
-PATIENCE = 20.0
+PATIENCE = 60.0
 
 Answer = Body | ProblemError | Callable[[Call], Awaitable[Body]]
 

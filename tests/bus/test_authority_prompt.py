@@ -110,6 +110,20 @@ async def test_the_world_is_looked_at_again_after_it(people: Audience, tmp_path:
         assert differences(before, machine.snapshot()) == []
 
 
+async def test_root_may_end_the_desktop_of_who_has_just_logged_in(people: Audience, tmp_path: Path) -> None:
+    """Seen on the real kernel: the daemon of a machine that has just booted had looked before the first login."""
+    async with stage(people, tmp_path, partial(desktop_of, USERS["active"])) as here:
+        manager = here.machine.units.find("display-manager.service")
+        assert manager is not None
+        assert manager.main is not None
+        bob = Login("bob", 65534, "kwin_wayland", (GPU,))
+        await here.machine.sessions.open(bob, manager.main, here.machine.display_nodes((GPU,)))
+        reply = await here.ask("root", "Handoff", "sa{sv}", GPU, options(stop_display=True))
+        assert not reply.error_name, reply.body
+        assert await here.state() == "detached"
+        assert not (await here.ask("root", "Reclaim", "sa{sv}", GPU, {})).error_name
+
+
 async def test_it_closes_when_its_caller_leaves(people: Audience, tmp_path: Path) -> None:
     async with stage(people, tmp_path, partial(desktop_of, USERS["active"])) as here:
         agent = await Agent.start(people)

@@ -211,7 +211,8 @@ class Manager:
             "guest": gpu.guest.name if gpu.guest is not None else "the virtual machine",
         }
         await self._gate.allow(request.sender, actions, details, interactive=request.interactive)
-        return replace(request, only_user=None if others else uid)
+        unlimited = others or uid == 0  # polkit allows root everything
+        return replace(request, only_user=None if unlimited else uid)
 
     async def _allow(self, call: Call) -> None:
         actions = method_actions(call.interface, call.member)

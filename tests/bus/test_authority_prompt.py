@@ -112,7 +112,7 @@ async def test_the_world_is_looked_at_again_after_it(people: Audience, tmp_path:
 
 async def test_root_may_end_the_desktop_of_who_has_just_logged_in(people: Audience, tmp_path: Path) -> None:
     """Seen on the real kernel: the daemon of a machine that has just booted had looked before the first login."""
-    async with stage(people, tmp_path, partial(desktop_of, USERS["active"])) as here:
+    async with stage(people, tmp_path, partial(desktop_of, 0)) as here:
         manager = here.machine.units.find("display-manager.service")
         assert manager is not None
         assert manager.main is not None

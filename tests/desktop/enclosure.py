@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import asyncio
 import json
-from collections.abc import AsyncIterator, Mapping, Sequence
+from collections.abc import AsyncIterator, Iterator, Mapping, Sequence
 from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import Any
@@ -16,6 +16,7 @@ from tests.desktop.root import USER
 
 SCRIPT = Path(__file__).with_name("enclosure.sh")
 PATIENCE = 60.0
+LONG = 300.0
 LONGEST_LINE = 1 << 24
 
 
@@ -53,6 +54,25 @@ class Conversation:
         return self._log.read_text(encoding="utf-8", errors="replace")
 
 
+async def run_enclosed(
+    root: Path, program: Sequence[str], *, binds: Sequence[str] = (), environment: Mapping[str, str] | None = None
+) -> tuple[int, str]:
+    """Run a program to its end; return its exit status and all that it printed."""
+    process = await asyncio.create_subprocess_exec(
+        *_command(root, program, binds, environment or {}),
+        stdin=asyncio.subprocess.DEVNULL,
+        stdout=asyncio.subprocess.PIPE,
+        stderr=asyncio.subprocess.STDOUT,
+    )
+    try:
+        printed, _ = await asyncio.wait_for(process.communicate(), LONG)
+    except TimeoutError:
+        process.kill()
+        await process.communicate()
+        raise
+    return process.returncode or 0, printed.decode(errors="replace")
+
+
 @asynccontextmanager
 async def enclosed(
     root: Path,
@@ -65,10 +85,7 @@ async def enclosed(
     """Run a program in `root` as an ordinary user; `binds`: "[rw:]/here:/there"; `log` gets its standard error."""
     with log.open("wb") as errors:
         process = await asyncio.create_subprocess_exec(
-            *("unshare", "--mount", "--pid", "--fork", "--kill-child", "--ipc", "--net"),
-            *(str(SCRIPT), str(root), str(USER), *binds, "--"),
-            *(f"{name}={value}" for name, value in (environment or {}).items()),
-            *program,
+            *_command(root, program, binds, environment or {}),
             stdin=asyncio.subprocess.PIPE,
             stdout=asyncio.subprocess.PIPE,
             stderr=errors,
@@ -80,3 +97,10 @@ async def enclosed(
         if process.returncode is None:
             process.kill()
         await process.communicate()
+
+
+def _command(root: Path, program: Sequence[str], binds: Sequence[str], environment: Mapping[str, str]) -> Iterator[str]:
+    yield from ("unshare", "--mount", "--pid", "--fork", "--kill-child", "--ipc", "--net")
+    yield from (str(SCRIPT), str(root), str(USER), *binds, "--")
+    yield from (f"{name}={value}" for name, value in environment.items())
+    yield from program

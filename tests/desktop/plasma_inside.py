@@ -152,20 +152,24 @@ def until_gone(*, pattern: str, seconds: float = SETTLE) -> None:
     _until(lambda: not [1 for node in _nodes() if re.search(pattern, node.get_name() or "")], f"no {pattern!r}", seconds)
 
 
-def picture(*, path: str) -> None:
-    """Photograph the screen."""
-    subprocess.run(["import", "-window", "root", path], check=True, stdout=sys.stderr)
+def picture(*, path: str, crop: str = "") -> None:
+    """Photograph the screen, or a part of it."""
+    part = ("-crop", crop, "+repage") if crop else ()
+    subprocess.run(["import", "-window", "root", *part, "-colors", "256", f"png8:{path}"], check=True, stdout=sys.stderr)
 
 
 # Hands
 
 
-def press(*, pattern: str, role: str = "") -> None:
-    """Press the first thing with a name that matches, by its accessible action."""
+def press(*, pattern: str, role: str = "", about: str = "") -> None:
+    """Press the first thing whose name matches, and whose description matches `about`, by its accessible action."""
+
+    def fits(node: Any) -> bool:
+        texts = re.search(pattern, node.get_name() or "") and re.search(about, node.get_description() or "")
+        return bool(texts and role in {"", node.get_role_name()} and node.get_n_actions())
 
     def button() -> Any:
-        fits = (one for one in _nodes() if re.search(pattern, one.get_name() or "") and role in {"", one.get_role_name()})
-        return next((one for one in fits if one.get_n_actions()), None)
+        return next((one for one in _nodes() if fits(one)), None)
 
     node = _until(button, f"something to press named {pattern!r}")
     for index in range(node.get_n_actions()):

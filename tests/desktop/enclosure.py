@@ -15,8 +15,7 @@ from typing import Any
 from tests.desktop.root import USER
 
 SCRIPT = Path(__file__).with_name("enclosure.sh")
-PATIENCE = 60.0
-LONG = 300.0
+PATIENCE = 400.0
 LONGEST_LINE = 1 << 24
 
 
@@ -65,7 +64,7 @@ async def run_enclosed(
         stderr=asyncio.subprocess.STDOUT,
     )
     try:
-        printed, _ = await asyncio.wait_for(process.communicate(), LONG)
+        printed, _ = await asyncio.wait_for(process.communicate(), PATIENCE)
     except TimeoutError:
         process.kill()
         await process.communicate()

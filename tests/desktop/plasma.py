@@ -20,6 +20,7 @@ ID = "org.gpuhandoff.plasma"
 TITLE = "GPU Handoff"
 POPUP = "540x640+740+116"
 """Where the tray opens what is in it, on the screen that plasma_inside makes."""
+TABS = 30
 _COMPLAINT = re.compile(r"^(?:warning|critical|fatal)\|")
 _OURS = re.compile(rf"{re.escape(ID)}|\|org\.kde\.plasma\.workspace\.dbus\|")
 
@@ -64,6 +65,15 @@ class Plasma:
     async def focused(self) -> list[str]:
         """Return what has the keyboard's focus."""
         return [node["name"] for node in await self.tree() if node["focused"] and node["name"]]
+
+    async def walk_to(self, pattern: str, *, about: str = "") -> None:
+        """Press Tab until such a thing has the focus."""
+        for _ in range(TABS):
+            await self.keys("Tab")
+            focused = [node for node in await self.tree() if node["focused"]]
+            if any(re.search(pattern, one["name"]) and re.search(about, one["description"]) for one in focused):
+                return
+        raise AssertionError(f"{pattern} cannot be reached with Tab")
 
     async def memory(self) -> dict[str, int]:
         """Return the shell's memory in KiB."""

@@ -23,7 +23,7 @@ from gi.repository import Atspi  # noqa: E402
 
 ID = "org.gpuhandoff.plasma"
 SIZE = "1280x800"
-SETTLE = 30.0
+SETTLE = 300.0
 LOOK = 0.1
 SHELL = "org.kde.plasmashell"
 

@@ -43,8 +43,6 @@ QtObject {
     /** The latest thing that went wrong: name, message, direction; null for nothing. */
     property var failure: null
 
-    signal moved(string result)
-
     property DBus.Properties gpu: DBus.Properties {
         busType: DBus.BusType.System
         service: card.present ? Bus.SERVICE : ""

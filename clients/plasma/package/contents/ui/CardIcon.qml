@@ -5,7 +5,8 @@ import org.kde.kirigami as Kirigami
 Item {
     id: icon
 
-    required property string state
+    /** A card's state, or "absent". */
+    required property string where
 
     readonly property string emblem: ({
         "handing-off": "go-next",
@@ -15,7 +16,7 @@ Item {
         "foreign": "emblem-question",
         "stuck": "emblem-error",
         "absent": "emblem-unavailable"
-    })[state] ?? ""
+    })[where] ?? ""
 
     implicitWidth: Kirigami.Units.iconSizes.medium
     implicitHeight: Kirigami.Units.iconSizes.medium
@@ -25,7 +26,7 @@ Item {
         source: Qt.resolvedUrl("../icons/card.svg")
         isMask: true
         color: Kirigami.Theme.textColor
-        opacity: icon.state === "absent" ? 0.5 : 1
+        opacity: icon.where === "absent" ? 0.5 : 1
     }
 
     Rectangle {

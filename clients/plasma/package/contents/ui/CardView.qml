@@ -31,7 +31,7 @@ ColumnLayout {
         spacing: Kirigami.Units.largeSpacing
 
         CardIcon {
-            state: view.card.state
+            where: view.card.state
         }
         ColumnLayout {
             Layout.fillWidth: true

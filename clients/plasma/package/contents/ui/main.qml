@@ -27,7 +27,9 @@ PlasmoidItem {
                                     : i18n("gpuhandoff is not running")
 
     compactRepresentation: CompactView {
-        state_: manager.present ? manager.foremost : "absent"
+        where: manager.present ? manager.foremost : "absent"
+        title: Plasmoid.title
+        explanation: root.toolTipSubText
         onTriggered: root.expanded = !root.expanded
     }
 

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import json
 import re
 from pathlib import Path
+from typing import Any
 
 import pytest_asyncio
 
@@ -23,17 +25,21 @@ async def widget(tmp_path: Path) -> Path:
 
 
 async def test_the_linter_has_nothing_to_say(widget: Path) -> None:
-    names = sorted(path.relative_to(widget).as_posix() for path in (widget / UI).glob("*.qml"))
+    sources = {path.name: path.read_text().splitlines() for path in sorted((widget / UI).glob("*.qml"))}
     # i18n and its kin are in no module: Plasma puts them around every widget.
-    options = ("--max-warnings", "0", "--unqualified", "info")
-    program = (f"{TOOLS}/qmllint", *options, *(f"/widget/{name}" for name in names))
+    options = ("--max-warnings", "0", "--unqualified", "info", "--json", "-")
+    program = (f"{TOOLS}/qmllint", *options, *(f"/widget/{UI}/{name}" for name in sources))
     status, printed = await run_enclosed(plasma_root(), program, binds=[f"{widget}:/widget"])
-    assert (status, [line for line in printed.splitlines() if not _about_i18n(line)]) == (0, [])
+    files = json.loads(printed)["files"]
+    assert {Path(one["filename"]).name for one in files} == set(sources)
+    remarks = [(Path(one["filename"]).name, remark) for one in files for remark in one["warnings"]]
+    assert [f"{name}:{one['line']}: {one['message']}" for name, one in remarks if not _about_i18n(sources[name], one)] == []
+    assert status == 0
 
 
-def _about_i18n(line: str) -> bool:
-    """Tell lines of an Info about i18n, its source and the marks under it, from others."""
-    return bool(re.search(r"^Info: .*\[unqualified\]$|\bi18n[cp]{0,2}\(|^\s*\^+\s*$", line))
+def _about_i18n(lines: list[str], remark: dict[str, Any]) -> bool:
+    begins = lines[remark["line"] - 1][remark["column"] - 1 :] if remark.get("line") else ""
+    return remark["id"] == "unqualified" and re.match(r"i18n[cp]{0,2}\(", begins) is not None
 
 
 async def test_the_logic_without_a_daemon(widget: Path, system_bus: PrivateBus) -> None:

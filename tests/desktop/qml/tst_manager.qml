@@ -1,6 +1,6 @@
 import QtQuick
 import QtTest
-import "/widget/contents/ui" as Widget
+import "file:/widget/contents/ui" as Widget
 
 // The widget's parts against the real daemon over a simulated machine (igpu-dgpu), without a shell around them.
 Item {
@@ -21,14 +21,14 @@ Item {
     }
 
     Widget.Manager {
-        id: manager
+        id: daemon
         watched: true
     }
 
     Widget.FullView {
         id: view
         anchors.fill: parent
-        manager: manager
+        manager: daemon
     }
 
     SignalSpy {
@@ -41,17 +41,17 @@ Item {
         when: windowShown
 
         function card() {
-            tryVerify(() => manager.cards.length === 2 && manager.cards[1].known, 10000);
-            return manager.cards[1];
+            tryVerify(() => daemon.cards.length === 2 && daemon.cards[1].known, 10000);
+            return daemon.cards[1];
         }
 
         function test_1_cards_are_known() {
-            verify(manager.present);
+            verify(daemon.present);
             compare(card().address, "0000:01:00.0");
             compare([card().state, card().driver, card().drivesDisplay], ["host", "nvidia", false]);
-            compare(manager.cards[0].drivesDisplay, true);
+            compare(daemon.cards[0].drivesDisplay, true);
             verify(card().name.includes("RTX 4070"));
-            compare(manager.foremost, "host");
+            compare(daemon.foremost, "host");
         }
 
         function test_2_a_plan_and_second_thoughts() {
@@ -72,7 +72,7 @@ Item {
             tryCompare(card(), "state", "detached", 20000);
             compare([card().index, card().planned, card().failure], [0, null, null]);
             tryCompare(card(), "driver", "vfio-pci", 10000);
-            compare(manager.foremost, "detached");
+            compare(daemon.foremost, "detached");
             card().plan("reclaim", false);
             tryVerify(() => card().planned !== null, 10000);
             compare(card().planned.direction, "reclaim");
@@ -94,8 +94,8 @@ Item {
         }
 
         function test_5_who_uses_the_desktops_card() {
-            tryVerify(() => manager.cards[0].holders.length > 0, 10000);
-            verify(manager.cards[0].holders.every(one => one.who !== ""));
+            tryVerify(() => daemon.cards[0].holders.length > 0, 10000);
+            verify(daemon.cards[0].holders.every(one => one.who !== ""));
         }
     }
 }

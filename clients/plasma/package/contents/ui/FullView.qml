@@ -1,6 +1,7 @@
 pragma ComponentBehavior: Bound
 
 import QtQuick
+import QtQuick.Controls as QQC2
 import QtQuick.Layouts
 import org.kde.kirigami as Kirigami
 import org.kde.plasma.components as PlasmaComponents
@@ -67,7 +68,7 @@ PlasmaExtras.Representation {
         text: view.manager.failure ? words.problem(view.manager.failure.name) : i18n("gpuhandoff is not running")
         explanation: view.manager.failure ? [view.manager.failure.message, words.advice(view.manager.failure.name)].join("\n")
                                           : i18n("It is the service that lends graphics cards to virtual machines. When it runs, the cards of this computer are shown here.")
-        helpfulAction: PlasmaComponents.Action {
+        helpfulAction: QQC2.Action {
             enabled: !view.manager.starting
             icon.name: "media-playback-start"
             text: i18nc("start the service", "Start")

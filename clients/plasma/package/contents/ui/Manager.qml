@@ -1,3 +1,5 @@
+pragma ComponentBehavior: Bound
+
 import QtQml
 import org.kde.plasma.workspace.dbus as DBus
 import "bus.mjs" as Bus

@@ -1,3 +1,5 @@
+pragma ComponentBehavior: Bound
+
 import QtQuick
 import org.kde.plasma.core as PlasmaCore
 import org.kde.plasma.plasmoid
@@ -5,10 +7,10 @@ import org.kde.plasma.plasmoid
 PlasmoidItem {
     id: root
 
-    readonly property list<Card> cards: manager.present ? manager.cards.filter(card => card.known) : []
+    readonly property list<Card> cards: daemon.present ? daemon.cards.filter(card => card.known) : []
 
     Manager {
-        id: manager
+        id: daemon
         watched: root.expanded
     }
 
@@ -18,22 +20,22 @@ PlasmoidItem {
 
     Plasmoid.title: i18n("GPU Handoff")
     Plasmoid.icon: "video-display"
-    Plasmoid.status: manager.foremost === "stuck" && manager.present ? PlasmaCore.Types.NeedsAttentionStatus
+    Plasmoid.status: daemon.foremost === "stuck" && daemon.present ? PlasmaCore.Types.NeedsAttentionStatus
                    : cards.length > 0 ? PlasmaCore.Types.ActiveStatus : PlasmaCore.Types.PassiveStatus
 
     toolTipMainText: Plasmoid.title
     toolTipTextFormat: Text.PlainText
-    toolTipSubText: manager.present ? cards.map(card => i18nc("a graphics card and where it is", "%1: %2", card.name, words.state(card.state, card.vm, card.owner))).join("\n")
+    toolTipSubText: daemon.present ? cards.map(card => i18nc("a graphics card and where it is", "%1: %2", card.name, words.state(card.state, card.vm, card.owner))).join("\n")
                                     : i18n("gpuhandoff is not running")
 
     compactRepresentation: CompactView {
-        where: manager.present ? manager.foremost : "absent"
+        where: daemon.present ? daemon.foremost : "absent"
         title: Plasmoid.title
         explanation: root.toolTipSubText
         onTriggered: root.expanded = !root.expanded
     }
 
     fullRepresentation: FullView {
-        manager: manager
+        manager: daemon
     }
 }

@@ -18,7 +18,7 @@ from tests.support.bus import REPOSITORY, PrivateBus
 
 ID = "org.gpuhandoff.plasma"
 TITLE = "GPU Handoff"
-POPUP = "540x640+740+116"
+POPUP = "456x464+824+288"
 """Where the tray opens what is in it, on the screen that plasma_inside makes."""
 TABS = 30
 _COMPLAINT = re.compile(r"^(?:warning|critical|fatal)\|")
@@ -38,7 +38,7 @@ class Plasma:
         await self._conversation.ask("start", widget="/widget", **how)
 
     async def open(self, title: str = TITLE) -> None:
-        """Open the widget from the tray."""
+        """Open the widget from the tray, where it is as soon as there is a daemon."""
         await self.press(f"^{title}$", role="button")
 
     async def press(self, pattern: str, *, role: str = "", about: str = "") -> None:
@@ -62,9 +62,9 @@ class Plasma:
         found: list[dict[str, Any]] = await self._conversation.ask("tree")
         return found
 
-    async def focused(self) -> list[str]:
-        """Return what has the keyboard's focus."""
-        return [node["name"] for node in await self.tree() if node["focused"] and node["name"]]
+    async def until_focused(self, pattern: str) -> None:
+        """Return as soon as such a thing has the keyboard's focus."""
+        await self._conversation.ask("until_focused", pattern=pattern)
 
     async def walk_to(self, pattern: str, *, about: str = "") -> None:
         """Press Tab until such a thing has the focus."""

@@ -24,16 +24,18 @@ from gi.repository import Atspi  # noqa: E402
 ID = "org.gpuhandoff.plasma"
 SIZE = "1280x800"
 SETTLE = 300.0
-LOOK = 0.1
-SHELL = "org.kde.plasmashell"
+LOOK = 0.3
 
 _processes: dict[str, subprocess.Popen[bytes]] = {}
 
 
-def start(*, widget: str, language: str = "", theme: str = "", placed: bool = False) -> None:
-    """Start the session with the widget at a path; `placed`: also on the desktop, opened."""
+def start(*, widget: str, language: str = "", theme: str = "") -> None:
+    """Start the session with the widget at a path in its tray."""
     home = Path.home()
     shutil.copytree(widget, home / ".local/share/plasma/plasmoids" / ID)
+    settings = home / ".config/kdeglobals"
+    settings.parent.mkdir()
+    settings.write_text("[KDE]\nAnimationDurationFactor=0\n", encoding="ascii")
     _set_environment(language)
     _run("dbus-daemon", "--session", "--address=unix:path=/run/user/bus", "--nofork", "--nopidfile")
     _until(lambda: Path("/run/user/bus").exists(), "a session bus")
@@ -152,6 +154,16 @@ def until_gone(*, pattern: str, seconds: float = SETTLE) -> None:
     _until(lambda: not [1 for node in _nodes() if re.search(pattern, node.get_name() or "")], f"no {pattern!r}", seconds)
 
 
+def until_focused(*, pattern: str, seconds: float = SETTLE) -> None:
+    """Return as soon as what has the keyboard's focus has a name that matches."""
+
+    def focused() -> bool:
+        having = [node for node in _nodes() if node.get_state_set().contains(Atspi.StateType.FOCUSED)]
+        return any(re.search(pattern, node.get_name() or "") for node in having)
+
+    _until(focused, f"the focus on {pattern!r}", seconds)
+
+
 def picture(*, path: str, crop: str = "") -> None:
     """Photograph the screen, or a part of it."""
     part = ("-crop", crop, "+repage") if crop else ()
@@ -184,12 +196,6 @@ def keys(*, names: list[str]) -> None:
     subprocess.run(["xdotool", "key", "--delay", "60", *names], check=True, stdout=sys.stderr)
 
 
-def script(*, text: str) -> None:
-    """Run a script of Plasma's own, which places widgets."""
-    call = ("--dest=" + SHELL, "/PlasmaShell", "org.kde.PlasmaShell.evaluateScript", f"string:{text}")
-    subprocess.run(["dbus-send", "--session", "--print-reply", *call], check=True, stdout=sys.stderr)
-
-
 def memory() -> dict[str, int]:
     """Return plasmashell's memory in KiB."""
     rollup = Path(f"/proc/{_processes['plasmashell'].pid}/smaps_rollup").read_text(encoding="ascii")
@@ -198,5 +204,5 @@ def memory() -> dict[str, int]:
 
 
 if __name__ == "__main__":
-    verbs = (start, tree, until_shown, until_gone, picture, press, keys, script, memory)
+    verbs = (start, tree, until_shown, until_gone, until_focused, picture, press, keys, memory)
     answer({verb.__name__: verb for verb in verbs})

@@ -21,8 +21,11 @@ async def test_a_second_card_there_and_back(
     system_bus: PrivateBus, daemon: SimulatedDaemon, tmp_path: Path, pictures: Path
 ) -> None:
     async with plasma(system_bus, tmp_path, pictures) as shell:
+        await daemon.start("igpu-dgpu")
         await shell.start()
         await shell.open()
+        await shell.until(f"{CARD}.*: With this computer$")
+        await daemon.stop()
         await shell.until("^gpuhandoff is not running$")
         await shell.picture("absent")
 

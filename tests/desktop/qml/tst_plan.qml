@@ -73,6 +73,11 @@ TestCase {
         compare(Plan.holders(reply).map(one => one.who), ["Firefox, in your session", "arecord"]);
     }
 
+    function test_names_of_options_are_not_for_people() {
+        compare(Plan.sentence("Close that first, or allow it to be ended with the option holders=terminate."), "Close that first, or allow it to be ended.");
+        compare(Plan.sentence("Save your work, then allow it with the option stop-display."), "Save your work, then allow it.");
+    }
+
     function test_an_icon_is_never_a_path_data() {
         return [
             { tag: "app", app: "org.kde.konsole.desktop", name: "konsole", icon: "org.kde.konsole" },

@@ -21,6 +21,7 @@ QtObject {
     readonly property string owner: Bus.text(gpu.properties.Owner)
     readonly property string jobPath: Bus.text(gpu.properties.Job)
     readonly property bool asleep: Bus.truth(gpu.properties.Asleep)
+    readonly property bool integrated: Bus.truth(gpu.properties.Integrated)
     readonly property bool drivesDisplay: Bus.truth(gpu.properties.DrivesDisplay)
     readonly property string desktop: Bus.text(gpu.properties.Desktop)
     readonly property string verdict: Bus.text(gpu.properties.ResetVerdict)

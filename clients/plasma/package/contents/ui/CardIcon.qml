@@ -1,13 +1,16 @@
 import QtQuick
 import org.kde.kirigami as Kirigami
 
-// A graphics card, and in its corner where it is.
+// A graphics card, and in its corner where it is. Drawn, since the icon themes have no such card that follows their colours.
 Item {
     id: icon
 
     /** A card's state, or "absent". */
     required property string where
 
+    readonly property color tone: Kirigami.Theme.textColor
+    readonly property int line: Math.max(1, Math.round(unit))
+    readonly property real unit: Math.min(width, height) / 22
     readonly property string emblem: ({
         "handing-off": "go-next",
         "detached": "emblem-checked",
@@ -21,18 +24,42 @@ Item {
     implicitWidth: Kirigami.Units.iconSizes.medium
     implicitHeight: Kirigami.Units.iconSizes.medium
 
-    Kirigami.Icon {
+    component Part: Rectangle {
+        required property real left
+        required property real top
+        required property real wide
+        required property real high
+
+        x: Math.round((icon.width - 22 * icon.unit) / 2 + left * icon.unit)
+        y: Math.round((icon.height - 22 * icon.unit) / 2 + top * icon.unit)
+        width: Math.max(icon.line, Math.round(wide * icon.unit))
+        height: Math.max(icon.line, Math.round(high * icon.unit))
+        color: icon.tone
+    }
+
+    component Outline: Part {
+        color: "transparent"
+        border { width: icon.line; color: icon.tone }
+    }
+
+    Item {
         anchors.fill: parent
-        source: Qt.resolvedUrl("../icons/card.svg")
-        isMask: true
-        color: Kirigami.Theme.textColor
         opacity: icon.where === "absent" ? 0.5 : 1
+
+        Part { left: 1; top: 3; wide: 1; high: 16 } // the bracket
+        Outline { left: 1; top: 5; wide: 20; high: 11 }
+        Outline { left: 12; top: 7; wide: 7; high: 7; radius: width / 2 } // the fan
+        Part { left: 5; top: 8; wide: 4; high: 1 }
+        Part { left: 5; top: 10; wide: 4; high: 1 }
+        Part { left: 5; top: 12; wide: 4; high: 1 }
+        Part { left: 5; top: 16; wide: 3; high: 2 } // the contacts
+        Part { left: 9; top: 16; wide: 8; high: 2 }
     }
 
     Rectangle {
         visible: icon.emblem !== ""
         anchors { right: parent.right; bottom: parent.bottom }
-        width: Math.round(Math.max(Kirigami.Units.iconSizes.small / 2, parent.height * 0.55))
+        width: Math.round(Math.max(Kirigami.Units.iconSizes.small / 2, parent.height * 0.6))
         height: width
         radius: width / 2
         color: Kirigami.Theme.backgroundColor

@@ -108,7 +108,7 @@ ColumnLayout {
         visible: view.card.reason !== "" && (view.card.state === "stuck" || view.card.state === "foreign")
         grave: view.card.state === "stuck"
         title: view.stateText
-        message: view.card.reason
+        message: Plan.sentence(view.card.reason)
         advice: view.card.state === "stuck" ? words.advice("Stuck") : ""
     }
 
@@ -121,7 +121,7 @@ ColumnLayout {
         visible: view.card.failure !== null && view.card.state !== "stuck"
         grave: kind !== "Cancelled"
         title: words.problem(view.card.failure?.name ?? "")
-        message: view.card.failure?.message ?? ""
+        message: Plan.sentence(view.card.failure?.message ?? "")
         advice: words.advice(view.card.failure?.name ?? "")
 
         PlasmaComponents.Button {
@@ -195,7 +195,7 @@ ColumnLayout {
                         implicitWidth: Kirigami.Units.iconSizes.small
                         implicitHeight: Kirigami.Units.iconSizes.small
                         source: user.modelData.icon
-                        fallback: "application-x-executable"
+                        fallback: "system-run"
                     }
                     Fact {
                         Layout.maximumWidth: facts.width - Kirigami.Units.iconSizes.small - user.spacing

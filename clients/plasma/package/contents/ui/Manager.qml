@@ -20,7 +20,8 @@ QtObject {
         for (let index = 0; index < instances.count; index++) {
             found.push(instances.objectAt(index) as Card);
         }
-        return found;
+        // What is lent more often comes first, and stays there whatever moves.
+        return found.sort((one, other) => Number(one.integrated) - Number(other.integrated));
     }
     readonly property string foremost: Plan.foremost(cards.map(card => card.state))
     property bool starting: false

@@ -56,7 +56,7 @@ Rectangle {
             id: buttons
 
             Layout.alignment: Qt.AlignRight
-            visible: visibleChildren.length > 0
+            visible: children.length > 0
         }
     }
 }

@@ -172,6 +172,7 @@ QtObject {
         }
     }
 
+    /** What to do, where the daemon's own sentence does not end with it. */
     function advice(name: string): string {
         switch (Bus.errorKind(name)) {
         case "AccessDenied":
@@ -184,12 +185,6 @@ QtObject {
             return i18n("Try again; “gpuhandoff doctor” in a terminal shows what stands in the way.");
         case "Stuck":
             return i18n("Once the cause is gone, take the graphics card back. A reboot brings it back in any case.");
-        case "InUse":
-            return i18n("Close what uses it, or allow it to be ended.");
-        case "Inhibited":
-            return i18n("Wait until that program is done, or end it.");
-        case "Busy":
-            return i18n("Wait until it has arrived.");
         case "NotIsolated":
         case "Unsupported":
             return i18n("“gpuhandoff doctor” in a terminal says what to change.");

@@ -52,14 +52,20 @@ export function costs(preview) {
     return preview.steps.map(step => step.costs).filter((cost, index, all) => cost && all.indexOf(cost) === index);
 }
 
-/** Holders' answer as plain values; programs of the same person and name are one line. */
+/** Holders' answer as plain values; programs of one name are one, and those that do not let go by themselves come first. */
 export function holders(reply) {
     const found = Bus.list(reply).map(one => ({
         who: Bus.text(one["who"]) || Bus.text(one["name"]),
         icon: icon(Bus.text(one["app"]), Bus.text(one["name"])),
         leaves: Bus.truth(one["leaves"]),
     }));
-    return found.filter((one, index) => found.findIndex(other => other.who === one.who) === index);
+    const different = found.filter((one, index) => found.findIndex(other => other.who === one.who) === index);
+    return [...different.filter(one => !one.leaves), ...different.filter(one => one.leaves)];
+}
+
+/** What the daemon says, without the bus's names of options: here there are buttons for them. */
+export function sentence(text) {
+    return text.replace(/ (?:with|by) the option [a-z-]+(?:=[a-z]+)?/g, "");
 }
 
 /** A name of an icon; never a path, since programs choose their names themselves. */

@@ -25,13 +25,13 @@ Item {
     implicitHeight: Kirigami.Units.iconSizes.medium
 
     component Part: Rectangle {
-        required property real left
-        required property real top
+        required property real across
+        required property real down
         required property real wide
         required property real high
 
-        x: Math.round((icon.width - 22 * icon.unit) / 2 + left * icon.unit)
-        y: Math.round((icon.height - 22 * icon.unit) / 2 + top * icon.unit)
+        x: Math.round((icon.width - 22 * icon.unit) / 2 + across * icon.unit)
+        y: Math.round((icon.height - 22 * icon.unit) / 2 + down * icon.unit)
         width: Math.max(icon.line, Math.round(wide * icon.unit))
         height: Math.max(icon.line, Math.round(high * icon.unit))
         color: icon.tone
@@ -46,14 +46,14 @@ Item {
         anchors.fill: parent
         opacity: icon.where === "absent" ? 0.5 : 1
 
-        Part { left: 1; top: 3; wide: 1; high: 16 } // the bracket
-        Outline { left: 1; top: 5; wide: 20; high: 11 }
-        Outline { left: 12; top: 7; wide: 7; high: 7; radius: width / 2 } // the fan
-        Part { left: 5; top: 8; wide: 4; high: 1 }
-        Part { left: 5; top: 10; wide: 4; high: 1 }
-        Part { left: 5; top: 12; wide: 4; high: 1 }
-        Part { left: 5; top: 16; wide: 3; high: 2 } // the contacts
-        Part { left: 9; top: 16; wide: 8; high: 2 }
+        Part { across: 1; down: 3; wide: 1; high: 16 } // the bracket
+        Outline { across: 1; down: 5; wide: 20; high: 11 }
+        Outline { across: 12; down: 7; wide: 7; high: 7; radius: width / 2 } // the fan
+        Part { across: 5; down: 8; wide: 4; high: 1 }
+        Part { across: 5; down: 10; wide: 4; high: 1 }
+        Part { across: 5; down: 12; wide: 4; high: 1 }
+        Part { across: 5; down: 16; wide: 3; high: 2 } // the contacts
+        Part { across: 9; down: 16; wide: 8; high: 2 }
     }
 
     Rectangle {

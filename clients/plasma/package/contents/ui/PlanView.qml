@@ -15,7 +15,7 @@ ColumnLayout {
     required property var plan
     readonly property bool away: plan.direction === "handoff"
     readonly property bool endsDesktop: away && plan.sessions.length > 0
-    property bool stepsShown: false
+    readonly property bool stepsShown: unfold.checked
 
     signal dismissed
 
@@ -110,9 +110,7 @@ ColumnLayout {
         text: i18np("%1 step", "%1 steps", view.plan.steps.length)
         icon.name: view.stepsShown ? "arrow-down" : "arrow-right"
         checkable: true
-        checked: view.stepsShown
         Accessible.description: i18n("Shows every step")
-        onToggled: view.stepsShown = checked
     }
 
     Repeater {

@@ -9,8 +9,6 @@ Item {
     required property string where
 
     readonly property color tone: Kirigami.Theme.textColor
-    readonly property int line: Math.max(1, Math.round(unit))
-    readonly property real unit: Math.min(width, height) / 22
     readonly property string emblem: ({
         "handing-off": "go-next",
         "detached": "emblem-checked",
@@ -24,36 +22,21 @@ Item {
     implicitWidth: Kirigami.Units.iconSizes.medium
     implicitHeight: Kirigami.Units.iconSizes.medium
 
-    component Part: Rectangle {
-        required property real across
-        required property real down
-        required property real wide
-        required property real high
-
-        x: Math.round((icon.width - 22 * icon.unit) / 2 + across * icon.unit)
-        y: Math.round((icon.height - 22 * icon.unit) / 2 + down * icon.unit)
-        width: Math.max(icon.line, Math.round(wide * icon.unit))
-        height: Math.max(icon.line, Math.round(high * icon.unit))
-        color: icon.tone
-    }
-
-    component Outline: Part {
-        color: "transparent"
-        border { width: icon.line; color: icon.tone }
-    }
-
     Item {
-        anchors.fill: parent
+        anchors.centerIn: parent
+        width: 22
+        height: 22
+        scale: Math.min(icon.width, icon.height) / 22
         opacity: icon.where === "absent" ? 0.5 : 1
 
-        Part { across: 1; down: 3; wide: 1; high: 16 } // the bracket
-        Outline { across: 1; down: 5; wide: 20; high: 11 }
-        Outline { across: 12; down: 7; wide: 7; high: 7; radius: width / 2 } // the fan
-        Part { across: 5; down: 8; wide: 4; high: 1 }
-        Part { across: 5; down: 10; wide: 4; high: 1 }
-        Part { across: 5; down: 12; wide: 4; high: 1 }
-        Part { across: 5; down: 16; wide: 3; high: 2 } // the contacts
-        Part { across: 9; down: 16; wide: 8; high: 2 }
+        Rectangle { x: 1; y: 3; width: 1; height: 16; color: icon.tone } // the bracket
+        Rectangle { x: 1; y: 5; width: 20; height: 11; color: "transparent"; border { width: 1; color: icon.tone } }
+        Rectangle { x: 12; y: 7; width: 7; height: 7; radius: 3.5; color: "transparent"; border { width: 1; color: icon.tone } } // the fan
+        Rectangle { x: 5; y: 8; width: 4; height: 1; color: icon.tone }
+        Rectangle { x: 5; y: 10; width: 4; height: 1; color: icon.tone }
+        Rectangle { x: 5; y: 12; width: 4; height: 1; color: icon.tone }
+        Rectangle { x: 5; y: 16; width: 3; height: 2; color: icon.tone } // the contacts
+        Rectangle { x: 9; y: 16; width: 8; height: 2; color: icon.tone }
     }
 
     Rectangle {

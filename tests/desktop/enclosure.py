@@ -15,7 +15,8 @@ from typing import Any
 from tests.desktop.root import USER
 
 SCRIPT = Path(__file__).with_name("enclosure.sh")
-PATIENCE = 400.0
+PATIENCE = 900.0
+"""Seconds for an answer; what is waited for inside has limits of its own, and says better what did not come."""
 LONGEST_LINE = 1 << 24
 
 

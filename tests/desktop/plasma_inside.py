@@ -100,10 +100,10 @@ def _application() -> Iterator[Any]:
 
 
 def _walk(node: Any) -> Iterator[Any]:
-    """Give everything that shows; windows that are closed keep their tree."""
+    """Give everything that shows; what does not, closed windows first of all, is not asked about what is in it."""
     for index in range(node.get_child_count()):
         child = node.get_child_at_index(index)
-        if child is not None:
+        if child is not None and _showing(child):
             yield child
             yield from _walk(child)
 
@@ -116,7 +116,7 @@ def _showing(node: Any) -> bool:
 def _nodes() -> list[Any]:
     for application in _application():
         application.clear_cache()
-        return [node for node in _walk(application) if _showing(node)]
+        return list(_walk(application))
     return []
 
 
@@ -167,7 +167,9 @@ def until_focused(*, pattern: str, seconds: float = SETTLE) -> None:
 def picture(*, path: str, crop: str = "") -> None:
     """Photograph the screen, or a part of it."""
     part = ("-crop", crop, "+repage") if crop else ()
-    subprocess.run(["import", "-window", "root", *part, "-colors", "256", f"png8:{path}"], check=True, stdout=sys.stderr)
+    subprocess.run(
+        ["import", "-window", "root", *part, "+dither", "-colors", "256", f"png8:{path}"], check=True, stdout=sys.stderr
+    )
 
 
 # Hands

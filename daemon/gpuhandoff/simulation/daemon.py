@@ -12,7 +12,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from gpuhandoff.config import Configuration
-from gpuhandoff.errors import InvalidArgsError, UnknownMethodError
+from gpuhandoff.errors import InvalidArgsError
 from gpuhandoff.messages import Bus, Call, RemoteError, Reply
 from gpuhandoff.names import HOOK_PATTERNS
 from gpuhandoff.service.bus import connect
@@ -25,6 +25,7 @@ from gpuhandoff.simulation.host import simulated_host
 from gpuhandoff.simulation.machine import SimulatedMachine
 from gpuhandoff.simulation.replay import ReplayError, read_report, replay
 from gpuhandoff.simulation.scenarios import SCENARIOS
+from gpuhandoff.simulation.trouble import Trouble
 
 NAME = "org.gpuhandoff.Simulation"
 PATH = "/org/gpuhandoff/Simulation"
@@ -83,6 +84,7 @@ class _Outside:
 
     def __init__(self, machine: SimulatedMachine) -> None:
         self._machine = machine
+        self._trouble = Trouble(machine)
 
     async def attach(self, bus: Bus) -> None:
         """Answer on a bus."""
@@ -102,4 +104,4 @@ class _Outside:
             case "StopGuest", (str(gpu),):
                 self._machine.stop_guest(gpu)
                 return Reply()
-        raise UnknownMethodError(f"The simulation has no method {call.member}.")
+        return self._trouble.answer(call)

@@ -1,0 +1,99 @@
+pragma ComponentBehavior: Bound
+
+import QtQml
+import org.kde.plasma.workspace.dbus as DBus
+import "bus.mjs" as Bus
+import "plan.mjs" as Plan
+
+// The daemon: whether it is there, and its cards. It may come and go at any time.
+QtObject {
+    id: manager
+
+    property bool watched: false
+    readonly property bool present: watcher.registered
+    /** Addresses of all cards, of the last daemon where there is none: so its cards stay what they are when it comes again. */
+    property string known: ""
+    readonly property string told: Bus.texts(properties.properties.Gpus).join(" ")
+    readonly property string layoutReason: Bus.text(properties.properties.LayoutReason)
+    readonly property list<Card> cards: {
+        const found = [];
+        for (let index = 0; index < instances.count; index++) {
+            found.push(instances.objectAt(index) as Card);
+        }
+        // What is lent more often comes first, and stays there whatever moves.
+        return found.sort((one, other) => Number(one.integrated) - Number(other.integrated));
+    }
+    readonly property string foremost: Plan.foremost(cards.map(card => card.state))
+    property bool starting: false
+    /** Why it could not be started: name, message; null for nothing. */
+    property var failure: null
+
+    onToldChanged: {
+        if (properties.properties.Gpus !== undefined) {
+            known = told;
+        }
+    }
+
+    property DBus.DBusServiceWatcher watcher: DBus.DBusServiceWatcher {
+        busType: DBus.BusType.System
+        watchedService: Bus.SERVICE
+        onRegisteredChanged: manager.failure = null
+    }
+
+    // Without a service nothing is asked, so that reading alone never starts the daemon.
+    property DBus.Properties properties: DBus.Properties {
+        busType: DBus.BusType.System
+        service: manager.present ? Bus.SERVICE : ""
+        path: Bus.MANAGER_PATH
+        iface: Bus.MANAGER
+    }
+
+    property Instantiator instances: Instantiator {
+        model: manager.known ? manager.known.split(" ") : []
+        delegate: Card {
+            required property string modelData
+            address: modelData
+            present: manager.present
+            watched: manager.watched
+        }
+    }
+
+    // Every signal of the interface has its function: one without is warned about, each time it comes.
+    property DBus.SignalWatcher signals: DBus.SignalWatcher {
+        enabled: manager.present
+        busType: DBus.BusType.System
+        service: Bus.SERVICE
+        path: Bus.MANAGER_PATH
+        iface: Bus.MANAGER
+
+        function dbusStateChanged(gpu, state, reason) {}
+        function dbusDriverChanged(address, before, now) {}
+        function dbusPrepareForHandoff(gpu, start) {}
+        function dbusJobNew(job) {}
+
+        function dbusProgress(gpu, step, phase, index, count) {
+            const card = manager.card(Bus.text(gpu));
+            card?.progress(Bus.text(step), Bus.text(phase), Number(index), Number(count));
+        }
+
+        function dbusJobRemoved(job, result) {
+            manager.cards.forEach(card => card.jobEnded(Bus.text(job), Bus.text(result)));
+        }
+    }
+
+    function card(path: string): Card {
+        return cards.find(card => card.path === path) ?? null;
+    }
+
+    /** Have the bus start the daemon, as every call does. */
+    function start(): void {
+        starting = true;
+        failure = null;
+        DBus.SystemBus.asyncCall(Bus.call(Bus.MANAGER_PATH, Bus.MANAGER, "Status", "", []), () => {
+            starting = false;
+        }, reply => {
+            starting = false;
+            failure = { name: Bus.text(reply.error.name), message: Bus.text(reply.error.message) };
+        });
+    }
+}

@@ -86,7 +86,9 @@ class GpuHandoffIndicator extends QuickSettings.SystemIndicator {
                 this._dialog = null;
         });
         this._dialog = dialog;
-        dialog.open();
+        // Something else has the keyboard, such as another dialog.
+        if (!dialog.open())
+            dialog.destroy();
     }
 
     // Shows what a request met, on its card and to a person who looks elsewhere.

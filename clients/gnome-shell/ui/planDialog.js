@@ -48,6 +48,8 @@ class GpuHandoffPlanDialog extends ModalDialog.ModalDialog {
      * @param {object[]} cards - as they are now: a plan for what was is none
      */
     follow(cards) {
+        if (!this._isOpen())
+            return;
         const now = cards.find(one => one.address === this._card.address);
         if (!now) {
             this.close();
@@ -102,7 +104,7 @@ class GpuHandoffPlanDialog extends ModalDialog.ModalDialog {
         this._setButtons([{
             label: plan.confirm,
             // Return must not end somebody's desktop.
-            isDefault: !plan.grave,
+            default: !plan.grave,
             action: () => {
                 const options = this._options;
                 this.close();
@@ -152,5 +154,12 @@ class GpuHandoffPlanDialog extends ModalDialog.ModalDialog {
     _setButtons(further) {
         const dismiss = {label: further.length ? _('Cancel') : _('Close'), key: Clutter.KEY_Escape, action: () => this.close()};
         this.setButtons([dismiss, ...further]);
+        // The button that had it is gone.
+        if (this._isOpen())
+            this.dialogLayout.initialKeyFocus.grab_key_focus();
+    }
+
+    _isOpen() {
+        return [ModalDialog.State.OPENED, ModalDialog.State.OPENING].includes(this.state);
     }
 });

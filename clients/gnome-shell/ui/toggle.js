@@ -47,6 +47,8 @@ class GpuHandoffToggle extends QuickSettings.QuickMenuToggle {
         const icon = this._acts.icon(seen.icon);
         this._tracked = tracked;
         this.set({subtitle: seen.subtitle, gicon: icon, checked: seen.checked, accessible_name: seen.spoken});
+        // What has the focus is the part without the arrow; its own name would leave out where the cards are.
+        this.child.get_first_child().accessible_name = seen.spoken;
         this.menu.setHeader(icon, _('Graphics Cards'), seen.subtitle);
         this._showEntries();
         if (running)

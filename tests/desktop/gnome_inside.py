@@ -18,11 +18,18 @@ from gi.repository import Gio, GLib
 
 BUS = "unix:path=/run/user/bus"
 SIZE = "1024x768"
-SETTLE = 120.0
+SETTLE = 400.0
 LOOK = 0.1
 BUS_ITSELF = ("org.freedesktop.DBus", "/org/freedesktop/DBus", "org.freedesktop.DBus")
+HIDE_UNSAFE_MODE = """
+(() => {
+    const sign = Main.panel.statusArea.quickSettings._unsafeMode?._indicator;
+    sign?.hide();
+    return Boolean(sign);
+})()
+"""
 SHELL = ("org.gnome.Shell", "/org/gnome/Shell", "org.gnome.Shell")
-EXTENSIONS = ("org.gnome.Shell.Extensions", "/org/gnome/Shell/Extensions", "org.gnome.Shell.Extensions")
+_EXTENSION = "Main.extensionManager.lookup('{}')"
 SCREENSHOT = ("org.gnome.Shell.Screenshot", "/org/gnome/Shell/Screenshot", "org.gnome.Shell.Screenshot")
 SETTINGS = {
     "org.gnome.shell": {"welcome-dialog-last-shown-version": "9999"},
@@ -60,11 +67,11 @@ def start(*, extension: str, language: str = "", settings: dict[str, dict[str, s
     flags = Gio.DBusConnectionFlags.AUTHENTICATION_CLIENT | Gio.DBusConnectionFlags.MESSAGE_BUS_CONNECTION
     _connections.append(Gio.DBusConnection.new_for_address_sync(BUS, flags, None, None))
     _until(_owned, "the shell on the bus")
-    _until(lambda: evaluate(script="!Main.layoutManager._startingUp"), "the shell's start")
+    _until(_started, "the shell's start")
     # Once was lost now and then, while the start was still ending.
     _until(lambda: evaluate(script="Main.overview.hide(); !Main.overview.visible"), "the end of the overview")
     # The sign for what lets the tests look inside is no part of the picture.
-    evaluate(script="Main.panel.statusArea.quickSettings._unsafeMode._indicator.visible = false; true")
+    _until(lambda: evaluate(script=HIDE_UNSAFE_MODE), "the quick settings")
 
 
 def evaluate(*, script: str) -> Any:
@@ -81,7 +88,10 @@ def until_shown(*, pattern: str) -> str:
     def found() -> str:
         return next((text for text in evaluate(script="seen.texts()") if re.search(pattern, text)), "")
 
-    return str(_until(found, f"{pattern!r} on the monitor"))
+    try:
+        return str(_until(found, f"{pattern!r} on the monitor"))
+    except TimeoutError as error:
+        raise TimeoutError(f"{error}, but {evaluate(script='seen.texts()')}") from error
 
 
 def until_gone(*, pattern: str) -> None:
@@ -97,15 +107,14 @@ def picture(*, path: str) -> None:
 
 
 def extension_state(*, uuid: str) -> dict[str, Any]:
-    """Return what the shell says of an extension: its state (1: active, 2: inactive, 3: error) and errors."""
-    (found,) = _call(*EXTENSIONS, "GetExtensionInfo", GLib.Variant("(s)", (uuid,)))
-    (errors,) = _call(*EXTENSIONS, "GetExtensionErrors", GLib.Variant("(s)", (uuid,)))
-    return {"state": found["state"], "errors": errors}
+    """Return what the shell says of an extension: its state (1: active, 2: inactive, 3: error) and its error."""
+    found: dict[str, Any] = evaluate(script=f"(one => ({{state: one.state, error: one.error}}))({_EXTENSION.format(uuid)})")
+    return found
 
 
 def switch(*, uuid: str, on: bool) -> None:
     """Enable or disable an extension."""
-    _call(*EXTENSIONS, "EnableExtension" if on else "DisableExtension", GLib.Variant("(s)", (uuid,)))
+    evaluate(script=f"Main.extensionManager.{'enable' if on else 'disable'}Extension('{uuid}')")
 
 
 def version() -> str:
@@ -137,6 +146,15 @@ def _owned() -> bool:
         raise RuntimeError(f"gnome-shell ended with {shell.returncode}")
     (owned,) = _call(*BUS_ITSELF, "NameHasOwner", GLib.Variant("(s)", (SHELL[0],)))
     return bool(owned)
+
+
+def _started() -> bool:
+    try:
+        return bool(evaluate(script="!Main.layoutManager._startingUp"))
+    except GLib.Error as error:
+        if "UnknownMethod" in str(error):  # it has its name before it has anything behind it
+            return False
+        raise
 
 
 def _call(name: str, path: str, interface: str, member: str, parameters: GLib.Variant) -> Any:

@@ -1,5 +1,5 @@
 /**
- * Hands and eyes in the shell, for tests: evaluated in it once, kept at global.seen.
+ * Hands and eyes in the shell, for tests: evaluated in it once, kept as seen.
  *
  * What is shown is found by its text, as a person finds it; there are no coordinates in any test.
  */
@@ -25,12 +25,12 @@
 
     const labels = () => [...walk(Main.uiGroup)].filter(actor => actor instanceof St.Label && actor.text);
     const keyboard = () => {
-        global._keyboard ??= global.stage.context.get_backend().get_default_seat()
+        seen._keyboard ??= global.stage.context.get_backend().get_default_seat()
             .create_virtual_device(Clutter.InputDeviceType.KEYBOARD_DEVICE);
-        return global._keyboard;
+        return seen._keyboard;
     };
 
-    global.seen = {
+    globalThis.seen = {
         get toggle() {
             return extension()._indicator.toggle;
         },

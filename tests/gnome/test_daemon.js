@@ -154,7 +154,7 @@ export async function testAServiceThatComesAndGoesAndDies() {
     await onStage('', async stage => {
         await stage.startService('igpu-dgpu');
         await stage.until('host');
-        assertEqual(stage.daemon.cards.map(card => [card.address, card.integrated]), [['0000:00:02.0', true], [CARD, false]]);
+        assertEqual(stage.daemon.cards.map(card => [card.address, card.integrated]), [[CARD, false], ['0000:00:02.0', true]]);
         await stage.endService();
         await stage.watcher.until(() => !stage.daemon.running, 'it is gone');
         assertEqual(stage.daemon.cards, []);

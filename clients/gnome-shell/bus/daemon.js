@@ -41,9 +41,10 @@ export class Daemon {
         return Boolean(this._manager?.proxy.g_name_owner);
     }
 
-    /** @returns {TrackedCard[]} all cards, by address */
+    /** @returns {TrackedCard[]} all cards that something is known of: those with a slot of their own first, then by address */
     get tracked() {
-        return [...this._tracked.values()].sort((a, b) => a.address < b.address ? -1 : 1);
+        const rank = one => `${Number(one.card.integrated)} ${one.address}`;
+        return [...this._tracked.values()].filter(one => one.card.state).sort((a, b) => rank(a) < rank(b) ? -1 : 1);
     }
 
     /** @returns {object[]} the values of all cards */
@@ -155,7 +156,7 @@ export class Daemon {
         if (member !== 'Progress')
             return;
         const [path, ...progress] = parameters.recursiveUnpack();
-        this.tracked.find(one => one.path === path)?.onProgress(...progress);
+        [...this._tracked.values()].find(one => one.path === path)?.onProgress(...progress);
     }
 }
 

@@ -1,10 +1,10 @@
 /**
  * Who has a card open.
  */
-import {_, ngettext, fill} from './translation.js';
+import {_, capital, fill, ngettext} from './translation.js';
 
 /** So many are named where there is little room. */
-const MOST = 6;
+const MOST = 4;
 
 /**
  * @param {object[]} holders - the answer of Holders, unpacked
@@ -13,12 +13,13 @@ const MOST = 6;
 export function holdersOf(holders) {
     const lines = [];
     for (const holder of holders) {
-        const known = lines.find(line => line.text === holder.who);
+        const who = capital(holder.who);
+        const known = lines.find(line => line.text === who);
         // A program with many processes is one program to a person.
         if (known)
             known.pids.push(holder.pid);
         else
-            lines.push({text: holder.who, app: holder.app, pids: [holder.pid], leaves: holder.leaves});
+            lines.push({text: who, app: holder.app, pids: [holder.pid], leaves: holder.leaves});
     }
     const shown = lines.slice(0, MOST);
     const more = lines.length - shown.length;

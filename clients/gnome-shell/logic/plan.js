@@ -5,7 +5,7 @@ import {said} from './daemonTexts.js';
 import {nameOf} from './card.js';
 import {secondsWords, stepWords} from './steps.js';
 import {verdictWords} from './verdict.js';
-import {_, fill} from './translation.js';
+import {_, capital, fill} from './translation.js';
 
 /** Permissions for which polkit asks an ordinary person for a password. */
 const GUARDED = ['handoff-display', 'handoff-others', 'accept-risk', 'terminate-holders', 'evict-guest']
@@ -127,12 +127,4 @@ function confirmOf(preview, leaving, ends) {
     if (ends)
         return _('End Desktop and Hand Over');
     return (preview.ended ?? []).length ? _('End Programs and Hand Over') : _('Hand Over');
-}
-
-/**
- * @param {string} text - a phrase
- * @returns {string} the same as a line of its own
- */
-function capital(text) {
-    return text.charAt(0).toLocaleUpperCase() + text.slice(1);
 }

@@ -46,3 +46,11 @@ export function N_(text) {
 export function fill(sentence, values) {
     return sentence.replace(/\{(\w+)\}/g, (all, name) => String(values[name] ?? all));
 }
+
+/**
+ * @param {string} text - a phrase
+ * @returns {string} the same as a line of its own
+ */
+export function capital(text) {
+    return text.charAt(0).toLocaleUpperCase() + text.slice(1);
+}

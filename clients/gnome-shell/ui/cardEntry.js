@@ -33,8 +33,8 @@ export class CardEntry {
      */
     show(tracked, alone) {
         this._card = tracked.card;
-        this._item.show_(tracked);
         const offered = {...actionsOf(tracked.card, alone), dismiss: tracked.problem !== null && tracked.card.state !== 'stuck'};
+        this._item.show_(tracked, offered.handoff);
         const name = nameOf(tracked.card);
         for (const [action, item] of Object.entries(this._actions)) {
             item.visible = Boolean(offered[action]);

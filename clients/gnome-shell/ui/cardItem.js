@@ -1,11 +1,9 @@
 /**
  * What is to be seen of a card: name, place, driver, verdict, who uses it, how far a move is, what went wrong.
  */
-import Atk from 'gi://Atk';
 import GObject from 'gi://GObject';
 import Shell from 'gi://Shell';
 import St from 'gi://St';
-import * as PopupMenu from 'resource:///org/gnome/shell/ui/popupMenu.js';
 
 import {detailsOf, iconOf, isMoving, nameOf, whereIs} from '../logic/card.js';
 import {said} from '../logic/daemonTexts.js';
@@ -13,18 +11,18 @@ import {problemWords} from '../logic/problem.js';
 import {progressOf} from '../logic/steps.js';
 import {verdictWords} from '../logic/verdict.js';
 import {ProgressBar, column, paragraph, setText} from './box.js';
+import {WrappingItem} from './wrappingItem.js';
 
 export const CardItem = GObject.registerClass(
-class GpuHandoffCardItem extends PopupMenu.PopupBaseMenuItem {
+class GpuHandoffCardItem extends WrappingItem {
     /**
      * @param {Function} icon - gives an icon by its name
      */
     constructor(icon) {
-        // Can have the focus, so that a screen reader reads it.
-        super({activate: false, hover: false, style_class: 'gpuhandoff-entry'});
-        this.accessible_role = Atk.Role.LABEL;
+        super();
         this._iconOf = icon;
         this._heading = '';
+        this._lendable = true;
         this._icon = new St.Icon({style_class: 'popup-menu-icon', y_align: 1});
         this._name = paragraph('', {style_class: 'gpuhandoff-name'});
         this._where = paragraph('');
@@ -52,10 +50,12 @@ class GpuHandoffCardItem extends PopupMenu.PopupBaseMenuItem {
 
     /**
      * @param {object} tracked - the card, its progress and its problem
+     * @param {boolean} lendable - whether it may be handed over: of one that stays there is less to know
      */
-    show_(tracked) {
+    show_(tracked, lendable) {
         const {card, progress, problem} = tracked;
         const moving = isMoving(card);
+        this._lendable = lendable;
         const verdict = verdictWords(card.verdict);
         const step = moving ? progressOf(progress ?? {step: ''}) : null;
         // The sentence of a card that is stuck is the reason; there is no need to say it twice.
@@ -68,7 +68,7 @@ class GpuHandoffCardItem extends PopupMenu.PopupBaseMenuItem {
         this._bar.fraction = step?.fraction ?? 0;
         setText(this._reason, moving ? '' : said(card.reason));
         setText(this._details, detailsOf(card));
-        setText(this._verdict, card.state === 'host' && verdict ? verdict.line : '');
+        setText(this._verdict, lendable && verdict ? verdict.line : '');
         this._problem.visible = words !== null;
         this._problemTitle.text = words?.title ?? '';
         setText(this._problemText, words?.text ?? '');
@@ -85,7 +85,7 @@ class GpuHandoffCardItem extends PopupMenu.PopupBaseMenuItem {
         this._heading = holders?.heading ?? '';
         if (holders) {
             this._holders.add_child(paragraph(holders.heading, {style_class: 'gpuhandoff-dim'}));
-            for (const line of holders.lines)
+            for (const line of this._lendable ? holders.lines : [])
                 this._holders.add_child(this._holder(line));
         }
         this._speak();

@@ -1,18 +1,15 @@
 /**
  * A place in the menu for a few sentences: why there is nothing else in it.
  */
-import Atk from 'gi://Atk';
 import GObject from 'gi://GObject';
-import * as PopupMenu from 'resource:///org/gnome/shell/ui/popupMenu.js';
 
 import {column, paragraph, setText} from './box.js';
+import {WrappingItem} from './wrappingItem.js';
 
 export const NoteItem = GObject.registerClass(
-class GpuHandoffNoteItem extends PopupMenu.PopupBaseMenuItem {
+class GpuHandoffNoteItem extends WrappingItem {
     constructor() {
-        // Can have the focus, so that a screen reader reads it.
-        super({activate: false, hover: false, style_class: 'gpuhandoff-entry'});
-        this.accessible_role = Atk.Role.LABEL;
+        super();
         const box = column();
         this._title = paragraph('', {style_class: 'gpuhandoff-name'});
         this._text = paragraph('');

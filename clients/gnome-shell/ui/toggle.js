@@ -26,6 +26,8 @@ class GpuHandoffToggle extends QuickSettings.QuickMenuToggle {
         this._tracked = [];
         this._entries = new Map();
         this._looking = null;
+        // Why the service could not be started, where somebody has tried.
+        this._absence = null;
         if ('menuButtonAccessibleName' in this)
             this.menuButtonAccessibleName = _('Open the menu of the graphics cards');
         this._note = new NoteItem();
@@ -51,11 +53,12 @@ class GpuHandoffToggle extends QuickSettings.QuickMenuToggle {
         this.child.get_first_child().accessible_name = seen.spoken;
         this.menu.setHeader(icon, _('Graphics Cards'), seen.subtitle);
         this._showEntries();
-        if (running)
+        if (running) {
+            this._absence = null;
             this._showNote(tracked.length ? null : {title: _('This machine has no graphics card'), text: '', remedy: ''});
-        else if (!this._note.visible || this._wasRunning)
-            this.showAbsence(null);
-        this._wasRunning = running;
+        } else {
+            this.showAbsence(this._absence);
+        }
         this._start.visible = !running;
         if (this.menu.isOpen)
             this._lookForHolders();
@@ -65,6 +68,7 @@ class GpuHandoffToggle extends QuickSettings.QuickMenuToggle {
      * @param {?object} problem - why the service could not be started, or null where nobody has tried
      */
     showAbsence(problem) {
+        this._absence = problem;
         if (problem) {
             this._showNote(problemWords(problem));
             return;
@@ -84,17 +88,21 @@ class GpuHandoffToggle extends QuickSettings.QuickMenuToggle {
 
     _showEntries() {
         const addresses = this._tracked.map(one => one.address);
-        for (const [address, entry] of this._entries) {
-            if (addresses.includes(address))
-                continue;
-            entry.destroy();
-            this._entries.delete(address);
+        // Cards come and go so seldom that the others may be made anew with them.
+        if (addresses.join() !== [...this._entries.keys()].join()) {
+            this._forgetEntries();
+            for (const address of addresses)
+                this._entries.set(address, new CardEntry(this.menu, this._acts));
         }
-        for (const one of this._tracked) {
-            if (!this._entries.has(one.address))
-                this._entries.set(one.address, new CardEntry(this.menu, this._acts));
+        for (const one of this._tracked)
             this._entries.get(one.address).show(one, this._tracked.length === 1);
-        }
+    }
+
+    _forgetEntries() {
+        this._stopLooking();
+        for (const entry of this._entries.values())
+            entry.destroy();
+        this._entries.clear();
     }
 
     _onOpen(open) {
@@ -137,10 +145,7 @@ class GpuHandoffToggle extends QuickSettings.QuickMenuToggle {
     }
 
     _onDestroy() {
-        this._stopLooking();
-        for (const entry of this._entries.values())
-            entry.destroy();
-        this._entries.clear();
+        this._forgetEntries();
         // The shell leaves a toggle's menu where it is when the toggle goes.
         this.menu.destroy();
     }

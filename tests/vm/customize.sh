@@ -27,6 +27,10 @@ user = "_greetd"
 command = "weston --renderer=pixman"
 user = "player"
 END
+# Not before all cards are there: a compositor that starts between two drivers shows its desktop on the first it finds.
+mkdir -p "$root/etc/systemd/system/greetd.service.d"
+printf '[Unit]\nWants=systemd-udev-settle.service\nAfter=systemd-udev-settle.service\n' \
+    >"$root/etc/systemd/system/greetd.service.d/settle.conf"
 ln -sf /usr/lib/systemd/system/greetd.service "$root/etc/systemd/system/display-manager.service"
 mkdir -p "$root/etc/systemd/system/graphical.target.wants"
 ln -sf /usr/lib/systemd/system/greetd.service "$root/etc/systemd/system/graphical.target.wants/greetd.service"

@@ -104,14 +104,14 @@ async def test_the_only_card(system_bus: PrivateBus, daemon: SimulatedDaemon, tm
         await shell.start(theme=DARK)
         await shell.open()
         await shell.press("^Hand over…$", about=CARD)
-        await shell.until("^It ends: this card shows it to alice.$")
+        await shell.until("^Desktop: It ends: this card shows it to alice.$")
         await shell.until("^Ends: Firefox$")
         await shell.until("^Lost: unsaved documents")
         await shell.until("^It was never done on this computer")
         await shell.until("^End the desktop and hand over$")
         await shell.picture("plan")
         await shell.press("^[0-9]+ steps$")
-        await shell.until("^9. ")
+        await shell.until("^1[.] ")  # the others are below the window's edge
         assert shell.complaints() == []
 
 

@@ -22,7 +22,7 @@ ColumnLayout {
     readonly property list<string> losses: {
         const found = [];
         if (away && plan.desktop) {
-            found.push(plan.desktop);
+            found.push(i18nc("whether it ends, and why", "Desktop: %1", plan.desktop));
         }
         if (plan.programs.length > 0) {
             const names = plan.programs.join(i18nc("between names in a list", ", "));

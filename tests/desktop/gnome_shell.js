@@ -24,6 +24,8 @@
     }
 
     const labels = () => [...walk(Main.uiGroup)].filter(actor => actor instanceof St.Label && actor.text);
+    // A button's text may be a label in it, or its own.
+    const textOf = actor => actor instanceof St.Label ? actor.text : actor instanceof St.Button && actor.label || '';
     const keyboard = () => {
         seen._keyboard ??= global.stage.context.get_backend().get_default_seat()
             .create_virtual_device(Clutter.InputDeviceType.KEYBOARD_DEVICE);
@@ -45,13 +47,13 @@
             Main.panel.statusArea.quickSettings.menu.close(0);
         },
         texts() {
-            return labels().map(label => label.text);
+            return [...walk(Main.uiGroup)].map(textOf).filter(Boolean);
         },
         cut() {
             return labels().filter(label => label.clutter_text.get_layout().is_ellipsized()).map(label => label.text);
         },
         press(text) {
-            const label = labels().find(one => one.text === text && pressable(one));
+            const label = [...walk(Main.uiGroup)].find(one => textOf(one) === text && pressable(one));
             if (!label)
                 return false;
             const target = pressable(label);

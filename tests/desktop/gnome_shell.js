@@ -24,8 +24,9 @@
     }
 
     const labels = () => [...walk(Main.uiGroup)].filter(actor => actor instanceof St.Label && actor.text);
-    // A button's text may be a label in it, or its own.
-    const textOf = actor => actor instanceof St.Label ? actor.text : actor instanceof St.Button && actor.label || '';
+    // The text of a dialog's button is its own; other buttons complain when they are asked for it.
+    const isDialogButton = actor => actor instanceof St.Button && actor.has_style_class_name('modal-dialog-button');
+    const textOf = actor => isDialogButton(actor) ? actor.label : actor instanceof St.Label && actor.text || '';
     const keyboard = () => {
         seen._keyboard ??= global.stage.context.get_backend().get_default_seat()
             .create_virtual_device(Clutter.InputDeviceType.KEYBOARD_DEVICE);

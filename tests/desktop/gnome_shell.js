@@ -24,6 +24,9 @@
     }
 
     const labels = () => [...walk(Main.uiGroup)].filter(actor => actor instanceof St.Label && actor.text);
+    // The text of a dialog's button is its own; other buttons complain when they are asked for it.
+    const isDialogButton = actor => actor instanceof St.Button && actor.has_style_class_name('modal-dialog-button');
+    const textOf = actor => isDialogButton(actor) ? actor.label : actor instanceof St.Label && actor.text || '';
     const keyboard = () => {
         seen._keyboard ??= global.stage.context.get_backend().get_default_seat()
             .create_virtual_device(Clutter.InputDeviceType.KEYBOARD_DEVICE);
@@ -45,13 +48,13 @@
             Main.panel.statusArea.quickSettings.menu.close(0);
         },
         texts() {
-            return labels().map(label => label.text);
+            return [...walk(Main.uiGroup)].map(textOf).filter(Boolean);
         },
         cut() {
             return labels().filter(label => label.clutter_text.get_layout().is_ellipsized()).map(label => label.text);
         },
         press(text) {
-            const label = labels().find(one => one.text === text && pressable(one));
+            const label = [...walk(Main.uiGroup)].find(one => textOf(one) === text && pressable(one));
             if (!label)
                 return false;
             const target = pressable(label);

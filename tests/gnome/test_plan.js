@@ -92,10 +92,10 @@ export function testConsentIsOfferedForWhatTheServiceNames() {
         return consent && [consent.option, consent.value, consent.label];
     };
     const terminate = 'It is in use by blender (pid 7). Close that first, or allow it to be ended with the option holders=terminate.';
-    assertEqual(offered(terminate), ['holders', 'terminate', 'Plan with Their End']);
-    assertEqual(offered(terminate, 'reclaim'), ['holders', 'terminate', 'Plan with the Machine’s End']);
+    assertEqual(offered(terminate), ['holders', 'terminate', 'End Them…']);
+    assertEqual(offered(terminate, 'reclaim'), ['holders', 'terminate', 'End the Machine…']);
     assertEqual(offered('Accept it with the option accept-risk.'), ['accept-risk', true, 'Accept the Risk']);
-    assertEqual(offered('Allow it with the option stop-display.'), ['stop-display', true, 'Plan with the Desktop’s End']);
+    assertEqual(offered('Allow it with the option stop-display.'), ['stop-display', true, 'End the Desktop…']);
     assertEqual(offered('Try it with the option hugepages=none.'), null);
     assertEqual(offered('The IOMMU is off.'), null);
     assertEqual(withoutOption(terminate), 'It is in use by blender (pid 7). Close that first, or allow it to be ended.');

@@ -32,7 +32,7 @@ export function obstacle(card, direction, options) {
         title: _('A virtual machine still runs on it'),
         text: card.owner ? fill(_('{owner} has the card open.'), card) : '',
         remedy: _('Shut that machine down first. Ending it is like pulling its plug.'),
-        consent: {option: 'holders', value: 'terminate', label: _('Plan with the Machine’s End')},
+        consent: {option: 'holders', value: 'terminate', label: _('End the Machine…')},
     };
 }
 
@@ -47,14 +47,14 @@ export function consentFor(problem, direction) {
         return null;
     switch (found[1]) {
     case 'stop-display':
-        return {option: 'stop-display', value: true, label: _('Plan with the Desktop’s End')};
+        return {option: 'stop-display', value: true, label: _('End the Desktop…')};
     case 'accept-risk':
         return {option: 'accept-risk', value: true, label: _('Accept the Risk')};
     case 'holders':
         return {
             option: 'holders',
             value: 'terminate',
-            label: direction === 'reclaim' ? _('Plan with the Machine’s End') : _('Plan with Their End'),
+            label: direction === 'reclaim' ? _('End the Machine…') : _('End Them…'),
         };
     default:
         return null;

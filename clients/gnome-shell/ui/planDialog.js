@@ -89,7 +89,7 @@ class GpuHandoffPlanDialog extends ModalDialog.ModalDialog {
         this._show(plan.title);
         this._add(plan.lead);
         if (plan.losses.length) {
-            this._add(_('While it is away you do without:'), 'gpuhandoff-heading');
+            this._add(_('What it costs you:'), 'gpuhandoff-heading');
             for (const loss of plan.losses)
                 this._addPoint('•', loss);
         }

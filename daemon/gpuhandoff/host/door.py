@@ -24,7 +24,7 @@ class OverdueError(Exception):
     """
 
     def __init__(self, operation: str, seconds: float, process: int, state: str = "", waits_in: str = "") -> None:
-        super().__init__(f"{operation} has not returned after {seconds:g} s")
+        super().__init__(f"{operation} has not returned after {seconds:.0f} s")
         self.operation = operation
         self.seconds = seconds
         self.process = process

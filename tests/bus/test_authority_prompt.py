@@ -107,7 +107,9 @@ async def test_the_world_is_looked_at_again_after_it(people: Audience, tmp_path:
         reply = await asking
         assert reply.error_name == "org.gpuhandoff.Error.NeedsConsent"
         assert "bob" in reply.body[0]
-        assert differences(before, machine.snapshot()) == []
+        async with asyncio.timeout(60):  # logind closes the inhibitor that every job has after the answer
+            while differences(before, machine.snapshot()):
+                await here.ask("root", "Status")
 
 
 async def test_root_may_end_the_desktop_of_who_has_just_logged_in(people: Audience, tmp_path: Path) -> None:

@@ -228,21 +228,36 @@ async def test_stray_descriptors_do_not_stay(bus: PrivateBus, service: DBus) -> 
     assert set(os.listdir("/proc/self/fd")) <= before
 
 
-async def test_stray_descriptors_are_closed_where_some_are_wanted(bus: PrivateBus) -> None:
+@pytest.mark.parametrize("kind", ["call", "dropped", "unwanted", "wanted"])
+async def test_stray_descriptors_are_closed_where_some_are_wanted(
+    bus: PrivateBus, monkeypatch: pytest.MonkeyPatch, kind: str
+) -> None:
     taker = await connect(bus.address, descriptors=True)
-    await taker.request_name("org.example.Service")
+    await taker.request_name(TEST_NAME)
 
     async def nothing(_: Call) -> Reply:
         return Reply()
 
     taker.serve(nothing)
+    message = a_call("h", [0])
+    seen: list[Signal] = []
+    if kind == "dropped":
+        monkeypatch.setattr(library, "UNANSWERED", 0)
+        message.flags = MessageFlag.NO_REPLY_EXPECTED
+    elif kind != "call":
+        message.message_type = MessageType.SIGNAL
+    if kind == "wanted":
+        await taker.subscribe(Match(INTERFACE, "Echo"), seen.append)
     null = os.open("/dev/null", os.O_RDONLY)
     with Stranger(bus.address, descriptors=True) as stranger:
         before = len(os.listdir("/proc/self/fd"))
         for _ in range(40):
-            stranger.send(a_call("h", [0]), [null])
-        await asyncio.to_thread(stranger.replies, 40)
+            stranger.send(message, [null])
+        last = stranger.send(a_call())
+        while (await asyncio.to_thread(stranger.receive)).reply_serial != last:
+            pass
         assert len(os.listdir("/proc/self/fd")) == before
+    assert len(seen) == (40 if kind == "wanted" else 0)
     os.close(null)
     await taker.close()
 
@@ -272,8 +287,17 @@ async def test_a_signal_to_this_connection_alone_is_not_believed(bus: PrivateBus
 
 
 @pytest.mark.parametrize("member", ["Anything", "Fails"])
-async def test_who_expects_no_reply_gets_none(bus: PrivateBus, service: DBus, member: str) -> None:
+async def test_who_expects_no_reply_gets_none(
+    bus: PrivateBus, service: DBus, monkeypatch: pytest.MonkeyPatch, member: str
+) -> None:
+    """Nothing is sent: a bus that has to drop it writes each into the system's journal."""
     answered: list[str] = []
+    sent: list[Message] = []
+    send = service._bus.send
+
+    def note(message: Message) -> object:
+        sent.append(message)
+        return send(message)
 
     async def handler(call: Call) -> Reply:
         answered.append(call.member)
@@ -281,12 +305,14 @@ async def test_who_expects_no_reply_gets_none(bus: PrivateBus, service: DBus, me
             raise KeyError(call.member)
         return Reply()
 
+    monkeypatch.setattr(service._bus, "send", note)
     service.serve(handler)
     with Stranger(bus.address) as stranger:
         stranger.send(a_call(member=member, flags=MessageFlag.NO_REPLY_EXPECTED))
         serial = stranger.send(a_call(member="Anything"))
         replies = await asyncio.to_thread(stranger.replies, 1)
     assert [reply.reply_serial for reply in replies] == [serial]
+    assert [message.reply_serial for message in sent if message.destination == stranger.name] == [serial]
     assert answered == [member, "Anything"]
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import io
 import os
+import time
 from collections.abc import AsyncIterator
 from contextlib import ExitStack
 
@@ -20,6 +21,7 @@ from gpuhandoff.messages import Call, Reply
 from gpuhandoff.names import ACTION_HANDOFF, ACTION_STATUS
 from gpuhandoff.service import callers, line
 from gpuhandoff.service.bus import DBus, connect, library, reader
+from gpuhandoff.service.bus.library import MendedBus
 from gpuhandoff.service.callers import PER_USER
 from tests.bus.test_bus_attacks import LIMITS, a_call, echo, is_alive
 from tests.support.bus import PrivateBus
@@ -28,6 +30,7 @@ from tests.support.stranger import Stranger
 
 needs_root = pytest.mark.skipif(os.geteuid() != 0, reason="needs root, to be several users")
 OTHER = 5
+EACH = 60
 
 
 @pytest_asyncio.fixture
@@ -230,28 +233,50 @@ async def test_callers_that_leave_at_once_are_not_gathered(
     assert not handled
 
 
+class Deaf:
+    """The socket to a bus that does not read until it is told to."""
+
+    hears = False
+
+    def __init__(self, bus: MendedBus) -> None:
+        self._socket = bus._writer.sock
+        bus._writer.sock = self
+
+    def send(self, data: memoryview) -> int:
+        return self._socket.send(data) if self.hears else 0
+
+
 async def test_nothing_is_taken_while_the_bus_does_not_read(bus: PrivateBus, service: DBus) -> None:
     """Replies that wait to be sent would fill the memory."""
-    service.serve(echo)
-    with Stranger(bus.address) as stranger:
-        await asyncio.to_thread(_send, stranger, a_call())
-        outbox = service._bus._outbox
-        waiting: list[tuple[bytes, list[int], asyncio.Future[None]]] = [
-            (b"", [], asyncio.get_running_loop().create_future()) for _ in range(library.OUTBOX)
-        ]
-        for one in waiting:
-            outbox.put_nowait(one)
-        stranger.send(a_call())
-        for _ in range(50):
-            service._bus._message_reader()
-            await asyncio.sleep(0.002)
+    taken = 0
+
+    async def count(_: Call) -> Reply:
+        nonlocal taken
+        taken += 1
+        return Reply()
+
+    service.serve(count)
+    with ExitStack() as stack:
+        strangers = [stack.enter_context(Stranger(bus.address)) for _ in range(8)]
+        for stranger in strangers:  # whose user is known then
+            await asyncio.to_thread(_send, stranger, a_call())
+        taken = 0
+        deaf = Deaf(service._bus)
+        for stranger in strangers:
+            for _ in range(EACH):
+                stranger.send(a_call())
+        until = time.monotonic() + 20
+        turns = 0
+        while turns < 300 and time.monotonic() < until:  # after the last has come
+            turns += taken + service._bus._line._count == len(strangers) * EACH
+            await asyncio.sleep(0)
         assert service._bus._line
-        for _ in range(library.OUTBOX // 2):
-            outbox.get_nowait()
-        (reply,) = await asyncio.to_thread(stranger.replies, 1)
-        assert not reply.error_name
-    for one in waiting:
-        one[2].cancel()
+        assert library.OUTBOX <= taken <= library.OUTBOX + 3 * library.BATCH
+        deaf.hears = True
+        for stranger in strangers:
+            replies = await asyncio.to_thread(stranger.replies, EACH)
+            assert {reply.error_name for reply in replies} == {None}
+        assert taken == len(strangers) * EACH
 
 
 def test_a_head_that_contradicts_itself_has_no_sender() -> None:

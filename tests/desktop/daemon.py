@@ -60,6 +60,12 @@ class SimulatedDaemon:
         variants = {name.replace("_", "-"): _variant(value) for name, value in {"wait": False, **options}.items()}
         return str(await self.call(direction, "sa{sv}", gpu, variants))
 
+    async def there_and_back(self, gpu: str) -> int:
+        """Hand a GPU over and take it back; return how many changes of its state that makes."""
+        await self.move("Handoff", gpu, wait=True)
+        await self.move("Reclaim", gpu, wait=True)
+        return 4  # handing-off, detached, reclaiming, host
+
     async def state(self, gpu: str) -> str:
         """Return where a GPU is."""
         status = await self.call("Status")

@@ -12,8 +12,6 @@ from tests.support.bus import PrivateBus
 
 GPU = "0000:01:00.0"
 CARD = "GeForce RTX 4070"
-CHANGES_THERE_AND_BACK = 4
-"""handing-off, detached, reclaiming, host."""
 CHANGES = int(os.environ.get("GPUHANDOFF_TEST_CHANGES", "100"))
 GROWTH = 32 << 10
 """KiB that the whole shell may grow by in a thousand changes: it collects its garbage when it likes."""
@@ -27,12 +25,11 @@ async def test_many_changes(
         await shell.start()
         await shell.open_menu()
         await shell.until_shown(f"^{CARD}$")
-        await _there_and_back(daemon)
+        await daemon.there_and_back(GPU)
         before = await shell.ask("memory")
         changes = 0
         while changes < CHANGES:
-            changes += CHANGES_THERE_AND_BACK
-            await _there_and_back(daemon)
+            changes += await daemon.there_and_back(GPU)
         await shell.until_shown("^With this computer$")
         after = await shell.ask("memory")
         grown = {name: after[name] - before[name] for name in before}
@@ -40,8 +37,3 @@ async def test_many_changes(
         tell(f"gnome-shell after {changes} changes: {sizes}")
         assert shell.complaints() == []
         assert grown["private"] < GROWTH
-
-
-async def _there_and_back(daemon: SimulatedDaemon) -> None:
-    await daemon.move("Handoff", GPU, wait=True)
-    await daemon.move("Reclaim", GPU, wait=True)

@@ -12,8 +12,6 @@ from tests.support.bus import PrivateBus
 
 GPU = "0000:01:00.0"
 CARD = "RTX 4070"
-CHANGES_THERE_AND_BACK = 4
-"""handing-off, detached, reclaiming, host."""
 CHANGES = int(os.environ.get("GPUHANDOFF_TEST_CHANGES", "100"))
 GROWTH = 32 << 10
 """KiB that the whole shell may grow by in a thousand changes: caches, and what its other widgets do."""
@@ -27,12 +25,11 @@ async def test_many_changes(
         await shell.start()
         await shell.open()
         await shell.until(f"{CARD}.*: With this computer$")
-        await _there_and_back(daemon)
+        await daemon.there_and_back(GPU)
         before = await shell.memory()
         changes = 0
         while changes < CHANGES:
-            changes += CHANGES_THERE_AND_BACK
-            await _there_and_back(daemon)
+            changes += await daemon.there_and_back(GPU)
         await shell.until(f"{CARD}.*: With this computer$")
         after = await shell.memory()
         grown = {name: after[name] - before[name] for name in before}
@@ -69,8 +66,3 @@ async def test_a_daemon_that_comes_and_goes(
         await shell.until(f"{CARD}.*: With this computer$")
         await shell.until_gone("^Before you hand it over$")  # the plan was another daemon's
         assert shell.complaints() == []
-
-
-async def _there_and_back(daemon: SimulatedDaemon) -> None:
-    await daemon.move("Handoff", GPU, wait=True)
-    await daemon.move("Reclaim", GPU, wait=True)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import base64
 import itertools
 import time
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -12,6 +13,8 @@ from typing import Any
 from tests.vm.qmp import JsonSocket
 
 CHUNK = 48 << 10
+PATIENCE = 20
+"""Seconds in which the agent answers, however busy the machine is."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -26,8 +29,9 @@ class Done:
 class Agent:
     """The agent, which survives a restored snapshot: resynchronised with `sync`."""
 
-    def __init__(self, path: Path) -> None:
+    def __init__(self, path: Path, rouse: Callable[[], None]) -> None:
         self._socket = JsonSocket(path, 20)
+        self._rouse = rouse
         self._numbers = itertools.count(int(time.time()) & 0xFFFF)
 
     def sync(self, timeout: float) -> None:
@@ -48,7 +52,11 @@ class Agent:
     def ask(self, command: str, **arguments: Any) -> Any:
         """Carry out one of the agent's own commands."""
         self._socket.send(execute=command, arguments=arguments)
-        answer = self._socket.receive(30)
+        try:
+            answer = self._socket.receive(PATIENCE)
+        except TimeoutError:
+            self._rouse()
+            answer = self._socket.receive(PATIENCE)
         if "error" in answer:
             raise RuntimeError(f"{command}: {answer['error']['desc']}")
         return answer["return"]

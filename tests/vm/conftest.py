@@ -9,7 +9,7 @@ import pytest
 from tests.vm.bench_host import BenchHost
 from tests.vm.domains import ready
 from tests.vm.hosts import DUAL, SHARED, SINGLE, Layout
-from tests.vm.tally import sentence
+from tests.vm.tally import sentences
 
 _booted: dict[str, BenchHost] = {}
 
@@ -85,5 +85,5 @@ def pytest_runtest_makereport(item: pytest.Item) -> Iterator[None]:
 
 def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
     """Print what was counted."""
-    if sentence():
-        terminalreporter.write_line(sentence())
+    for line in sentences():
+        terminalreporter.write_line(line)

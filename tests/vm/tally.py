@@ -7,10 +7,16 @@ from collections import Counter
 KILLS: Counter[str] = Counter()
 """Outcomes of killing the daemon: restored, complete, other."""
 
+SILENCES: list[str] = []
+"""What a test host looked like from outside when it had to be roused."""
 
-def sentence() -> str:
-    """Return the counts in one line, empty when nobody was killed."""
-    if not KILLS:
-        return ""
-    counted = ", ".join(f"{KILLS[outcome]} {outcome}" for outcome in ("restored", "complete", "other"))
-    return f"real-kernel kills: {KILLS.total()} cases, {counted}"
+
+def sentences() -> list[str]:
+    """Return the counts, a line each; none of what did not happen."""
+    lines = []
+    if KILLS:
+        counted = ", ".join(f"{KILLS[outcome]} {outcome}" for outcome in ("restored", "complete", "other"))
+        lines.append(f"real-kernel kills: {KILLS.total()} cases, {counted}")
+    if SILENCES:
+        lines += [f"test hosts that had to be roused, as the emulator had lost an interrupt: {len(SILENCES)}", *SILENCES]
+    return lines

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import contextlib
 from pathlib import Path
 
@@ -117,6 +118,29 @@ def test_one_user_holds_no_more_inhibitors_with_more_connections(tmp_path: Path)
             await ask(callers[-1], "Inhibit", "sss", "who", "why", "delay")
         assert caught.value.name == "org.freedesktop.DBus.Error.LimitsExceeded"
         await product.call("Inhibit", "sss", "who", "why", "delay")
+        await product.stop()
+
+    run(main())
+
+
+def test_a_crowd_that_asks_who_has_a_card_delays_nobody(tmp_path: Path) -> None:
+    """Each answer takes a look at the whole machine; libvirt's hook would have to wait for all of them."""
+    scenario, crowd = "igpu-dgpu", 200
+
+    def looks(product: Product) -> int:
+        return sum(one.target.endswith("ListSessions") for one in product.machine.faults.log)
+
+    async def main() -> None:
+        product = await Product(await SCENARIOS[scenario](), tmp_path).start()
+        await asyncio.sleep(1)
+        before = looks(product)
+        strangers = [product.broker.connect(uid=1001) for _ in range(crowd)]
+        asked = [asyncio.create_task(ask(one, "Holders", "s", GPU)) for one in strangers]
+        await asyncio.sleep(0)
+        await product.client.call(names.BUS_NAME, MANAGER_PATH, MANAGER_INTERFACE, "Handoff", "sa{sv}", (GPU, {}))
+        answers = await asyncio.gather(*asked)
+        assert len(answers) == crowd
+        assert looks(product) - before < 10
         await product.stop()
 
     run(main())

@@ -116,7 +116,7 @@ class Machine:
         """Interrupt a machine that has fallen silent: the keyboard and the mouse do, with what changes nothing.
 
         QEMU's emulation of nested guests loses interrupts, about once in forty of them: it writes what the processor has to
-        look at without a lock (target/i386/tcg/sysemu/svm_helper.c, before 10.2). Both processors sleep then, with one
+        look at without a lock (target/i386/tcg/system/svm_helper.c before 10.2). Both processors sleep then, with one
         waiting; the next one from wherever makes them look at it.
         """
         SILENCES.append("\n".join(self.monitor.ask(line) for line in ("info registers -a", "info lapic 0", "info lapic 1")))

@@ -18,6 +18,7 @@ from gpuhandoff.plan.display import drives_display
 from gpuhandoff.plan.layout import is_integrated, layout_of, why_desktop_stays
 from gpuhandoff.service.objects import ObjectTree
 from gpuhandoff.service.paths import gpu_path
+from gpuhandoff.service.shared import Shared
 from gpuhandoff.survey import survey
 from gpuhandoff.survey.nodes import group_nodes
 from gpuhandoff.transaction.journal import JournalDirectory
@@ -59,7 +60,9 @@ class Fleet:
         self._standings: dict[PciAddress, Standing] = {}
         self._unsubscribe: Callable[[], None] | None = None
         self._stale = asyncio.Event()
-        self._turn = asyncio.Lock()
+        self._postponed = False
+        """Whether something has happened while a job was at work, and since the last look."""
+        self._looks = Shared[World]()
         self._watches: dict[str, Callable[[], None]] = {}
         self._surveyor: asyncio.Task[None] | None = None
 
@@ -96,13 +99,19 @@ class Fleet:
         if self._surveyor is not None:
             self._surveyor.cancel()
             await asyncio.gather(self._surveyor, return_exceptions=True)
+        await self._looks.stop()
 
     async def survey(
         self, *, with_processes: bool = False, with_mappings: bool = True, people: World | None = None
     ) -> World:
-        """Look at the whole machine and publish what changed; one look at a time: an older never replaces a newer."""
-        async with self._turn:
+        """Look at the whole machine and publish what changed; one look at a time: an older never replaces a newer.
+
+        Whoever asks for the same before a look has begun shares it: nobody stands in line behind a crowd.
+        """
+
+        async def look() -> World:
             self._stale.clear()
+            self._postponed = False
             return self._see(
                 await survey(
                     self._host,
@@ -112,6 +121,8 @@ class Fleet:
                     people=people,
                 )
             )
+
+        return await self._looks.share((with_processes, with_mappings, id(people)), look)
 
     def _see(self, world: World) -> World:
         gone = {gpu.address for gpu in self._world.gpus} - {gpu.address for gpu in world.gpus} if self._world else set()
@@ -145,6 +156,8 @@ class Fleet:
         gpu = self.world.gpu(address)
         if gpu is not None:
             self._publish(gpu)
+        if self._postponed and not self._is_busy():
+            self._stale.set()
 
     def refresh_all(self) -> None:
         """Publish all GPUs again: what is known of them, not they, has changed."""
@@ -249,10 +262,14 @@ class Fleet:
                 self._tree.emit(MANAGER_PATH, MANAGER_INTERFACE, "DriverChanged", str(function.address), old, new)
 
     async def _follow(self) -> None:
-        """Survey again after events, unless a job is at work: it surveys by itself when it ends."""
+        """Survey again after events; while a job is at work not before its end, when it surveys by itself."""
         while True:
             await self._stale.wait()
             self._stale.clear()
-            if any(self._running(gpu.address) for gpu in self.world.gpus):
-                continue
-            await self.look_again()
+            if self._is_busy():
+                self._postponed = True
+            else:
+                await self.look_again()
+
+    def _is_busy(self) -> bool:
+        return any(self._running(gpu.address) for gpu in self.world.gpus)

@@ -3,23 +3,17 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable
 from pathlib import Path
-from typing import Any
 
 import pytest
 
-from gpuhandoff import names
-from gpuhandoff.config import Configuration, HostSettings
-from gpuhandoff.messages import Match, RemoteError, Signal, Variant
+from gpuhandoff.messages import RemoteError, Variant
 from gpuhandoff.simulation.clock import in_virtual_time
-from gpuhandoff.simulation.faults import Perform
-from gpuhandoff.simulation.loopback import LoopbackBus
 from gpuhandoff.simulation.scenarios import SCENARIOS, SECOND_GPU
-from gpuhandoff.simulation.sessions import Compositor, Login
 from gpuhandoff.simulation.snapshot import differences
+from tests.support.participants import ALICE, CONSENT, DENIED, GPU, LATE, Participant, end, first_step, now, product, started
 from tests.support.product import Product
-from tests.support.participants import GPU, ALICE, CONSENT, DENIED, LATE, Participant, product, now, started, first_step, end
+
 
 @in_virtual_time
 async def test_a_client_that_saves_is_waited_for(tmp_path: Path) -> None:

@@ -3,23 +3,15 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-import pytest
-
-from gpuhandoff import names
-from gpuhandoff.config import Configuration, HostSettings
-from gpuhandoff.messages import Match, RemoteError, Signal, Variant
 from gpuhandoff.simulation.clock import in_virtual_time
 from gpuhandoff.simulation.faults import Perform
-from gpuhandoff.simulation.loopback import LoopbackBus
-from gpuhandoff.simulation.scenarios import SCENARIOS, SECOND_GPU
 from gpuhandoff.simulation.sessions import Compositor, Login
 from gpuhandoff.simulation.snapshot import differences
-from tests.support.product import Product
-from tests.support.participants import GPU, ALICE, BOB, Participant, product, now, started, first_step, end
+from tests.support.participants import ALICE, BOB, GPU, Participant, end, first_step, product, started
+
 
 @in_virtual_time
 async def test_a_block_that_is_taken_meanwhile_refuses(tmp_path: Path) -> None:

@@ -1,10 +1,8 @@
-"""The steps before the driver goes: the inhibitor, the desktop, services, whoever else has the GPU open."""
+"""The steps that end the desktop and the GPU's services, and start them again."""
 
 from __future__ import annotations
 
 import asyncio
-import logging
-import re
 
 import pytest
 
@@ -15,15 +13,13 @@ from gpuhandoff.simulation.clock import in_virtual_time
 from gpuhandoff.simulation.faults import hang, lie, reject
 from gpuhandoff.simulation.machine import SimulatedMachine
 from gpuhandoff.simulation.process import SimulatedProcess
-from gpuhandoff.simulation.scenarios import GPU, SECOND_GPU, igpu_dgpu, single_nvidia
+from gpuhandoff.simulation.scenarios import igpu_dgpu, single_nvidia
 from gpuhandoff.simulation.snapshot import differences
 from gpuhandoff.simulation.units import Program, SimulatedUnit
 from tests.support.step_cases import plasma, settle, stop_display, stop_services
 from tests.support.steps import StepBench
 
-WHY = {"gpu": GPU, "why": "a card is lent to win11"}
 CARD = "/dev/dri/card0"
-RENDER = "/dev/dri/renderD129"
 
 
 def now() -> float:
@@ -38,64 +34,6 @@ def orders(machine: SimulatedMachine, kind: str = "job") -> list[str]:
 def compositor(machine: SimulatedMachine) -> SimulatedProcess:
     """Alice's, not the greeter's."""
     return next(one for one in machine.processes.named("kwin_wayland") if one.uid == 1000)
-
-
-# inhibit-sleep
-
-
-@in_virtual_time
-async def test_the_inhibitor_is_a_block_with_a_reason_and_goes_with_undo() -> None:
-    bench = await StepBench.of(await igpu_dgpu())
-    begun = await bench.apply("inhibit-sleep", WHY)
-    await bench.step("inhibit-sleep").apply(bench.host, begun.arguments, begun.saved)
-    (one,) = bench.machine.logind.inhibitors.values()
-    assert (one.what, one.who, one.why, one.mode) == ("sleep:handle-lid-switch", "gpuhandoff", WHY["why"], "block")
-    assert await bench.holds()
-    await bench.undo_latest()  # another daemon's: has nothing to let go of
-    assert await bench.holds()
-    for _ in range(2):
-        await bench.step("inhibit-sleep").undo(bench.host, begun.arguments, begun.saved)
-    await asyncio.sleep(0.1)
-    assert not await bench.holds()
-    assert bench.machine.logind.inhibitors == {}
-
-
-@in_virtual_time
-async def test_each_gpu_has_its_inhibitor() -> None:
-    bench = await StepBench.of(await igpu_dgpu())
-    first = await bench.apply("inhibit-sleep", WHY)
-    second = await bench.apply("inhibit-sleep", {**WHY, "gpu": SECOND_GPU})
-    await bench.step("inhibit-sleep").undo(bench.host, first.arguments, {})
-    await asyncio.sleep(0.1)
-    assert len(bench.machine.logind.inhibitors) == 1
-    await bench.step("inhibit-sleep").undo(bench.host, second.arguments, {})
-    await asyncio.sleep(0.1)
-
-
-@in_virtual_time
-async def test_a_machine_without_logind_is_told_of_and_carried_on_with(caplog: pytest.LogCaptureFixture) -> None:
-    bench = StepBench(await igpu_dgpu())
-    bench.host = bench.new_host()
-    await bench.apply("inhibit-sleep", WHY)
-    assert "sleep cannot be inhibited" in caplog.text
-    assert not await bench.holds()
-    await bench.undo()
-
-
-@in_virtual_time
-async def test_an_inhibitor_that_comes_too_late_is_let_go_of() -> None:
-    bench = await StepBench.of(await igpu_dgpu())
-    answer = asyncio.Event()
-    bench.machine.faults.set(hang(answer), target="Inhibit")
-    task = asyncio.create_task(bench.apply("inhibit-sleep", WHY))
-    await asyncio.sleep(1)
-    task.cancel()
-    await asyncio.sleep(1)
-    answer.set()
-    with pytest.raises(asyncio.CancelledError):
-        await task
-    await asyncio.sleep(0.1)
-    assert bench.machine.logind.inhibitors == {}
 
 
 # stop-display
@@ -287,90 +225,3 @@ async def test_a_service_that_refuses_is_named() -> None:
     bench.machine.faults.set(lie("failed"), kind="job", target="nvidia-persistenced.service")
     with pytest.raises(UnitJobError, match=r"nvidia-persistenced\.service could not be stopped"):
         await bench.apply("stop-gpu-services", stop_services(bench.machine))
-
-
-# settle-holders
-
-
-@in_virtual_time
-async def test_a_free_gpu_is_not_waited_for() -> None:
-    bench = await StepBench.of(await igpu_dgpu())
-    began = now()
-    await bench.apply("settle-holders", settle(bench.machine))
-    assert now() == began
-
-
-@in_virtual_time
-async def test_who_leaves_within_the_grace_is_not_ended() -> None:
-    machine = await igpu_dgpu()
-    bench = await StepBench.of(machine)
-    holder = machine.processes.spawn("obs", opens=[RENDER])
-    asyncio.get_running_loop().call_later(2, machine.processes.close, holder)
-    began = now()
-    await bench.apply("settle-holders", settle(machine, terminate=True))
-    assert 2 <= now() - began < 2.6
-    assert holder.pending == set()
-
-
-@in_virtual_time
-async def test_without_consent_nobody_is_signalled_and_everybody_is_named() -> None:
-    machine = await igpu_dgpu()
-    bench = await StepBench.of(machine)
-    holders = [machine.processes.spawn(name, opens=[RENDER]) for name in ("Xwayland", "ollama")]
-    with pytest.raises(InUseError) as caught:
-        await bench.apply("settle-holders", settle(machine))
-    first, second = (one.pid for one in holders)
-    assert caught.value.message == (
-        f"The GPU is in use: Xwayland (pid {first}) has {RENDER} open, ollama (pid {second}) has {RENDER} open. "
-        "Close it, or allow it to be ended with the option holders=terminate."
-    )
-    assert all(one.pending == set() for one in holders)
-
-
-@in_virtual_time
-async def test_with_consent_who_stays_is_asked_and_then_killed(caplog: pytest.LogCaptureFixture) -> None:
-    caplog.set_level(logging.INFO)
-    machine = await igpu_dgpu()
-    bench = await StepBench.of(machine)
-    polite = machine.processes.spawn("nvtop", opens=["/dev/nvidia0"])
-    stubborn = machine.processes.spawn("ollama", opens=["/dev/nvidia0"], stubborn=True)
-    began = now()
-    await bench.apply("settle-holders", settle(machine, terminate=True))
-    assert 3 + 5 <= now() - began < 3 + 5 + 1
-    assert machine.processes.with_path("/dev/nvidia0") == []
-    assert polite.pending == {15}
-    assert stubborn.pending == {15, 9}
-    assert re.search(r"ending .*nvtop \(pid \d+\)", caplog.text)
-
-
-@in_virtual_time
-async def test_who_survives_even_that_is_named() -> None:
-    machine = await igpu_dgpu()
-    bench = await StepBench.of(machine)
-    machine.processes.spawn("ollama", opens=["/dev/nvidia0"], state="D", unkillable=True)
-    with pytest.raises(InUseError, match=r"still in use.*ollama \(pid \d+\) has /dev/nvidia0 open"):
-        await bench.apply("settle-holders", settle(machine, terminate=True))
-
-
-@in_virtual_time
-async def test_not_even_with_consent_are_pid_1_and_logind_signalled() -> None:
-    machine = await igpu_dgpu()
-    bench = await StepBench.of(machine)
-    keepers = [*machine.processes.named("systemd"), *machine.processes.named("systemd-logind")]
-    for keeper in keepers:
-        machine.processes.open(keeper, RENDER)
-    for keeper in keepers:
-        asyncio.get_running_loop().call_later(4, machine.processes.close, keeper, RENDER)
-    await bench.apply("settle-holders", settle(machine, terminate=True))
-    assert [one.pending for one in keepers] == [set(), set()]
-
-
-@in_virtual_time
-async def test_a_deleted_node_still_counts() -> None:
-    machine = await igpu_dgpu()
-    bench = await StepBench.of(machine)
-    arguments = settle(machine)
-    machine.processes.spawn("sleep", opens=[RENDER])
-    machine.tree.remove(RENDER)
-    with pytest.raises(InUseError, match="sleep"):
-        await bench.apply("settle-holders", arguments)

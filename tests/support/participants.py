@@ -7,17 +7,11 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-import pytest
-
 from gpuhandoff import names
 from gpuhandoff.config import Configuration, HostSettings
-from gpuhandoff.messages import Match, RemoteError, Signal, Variant
-from gpuhandoff.simulation.clock import in_virtual_time
-from gpuhandoff.simulation.faults import Perform
+from gpuhandoff.messages import Match, Signal, Variant
 from gpuhandoff.simulation.loopback import LoopbackBus
-from gpuhandoff.simulation.scenarios import SCENARIOS, SECOND_GPU
-from gpuhandoff.simulation.sessions import Compositor, Login
-from gpuhandoff.simulation.snapshot import differences
+from gpuhandoff.simulation.scenarios import SCENARIOS
 from tests.support.product import Product
 
 GPU = "0000:01:00.0"

@@ -9,6 +9,7 @@ import pytest_asyncio
 
 from gpuhandoff.service.bus import DBus, connect
 from tests.support.bus import TEST_NAME, PrivateBus, private_bus
+from tests.support.command_daemon import Command, FakeDaemon, fake_daemon
 
 
 @pytest.fixture(scope="session")
@@ -31,3 +32,16 @@ async def client(bus: PrivateBus) -> AsyncIterator[DBus]:
     connection = await connect(bus.address)
     yield connection
     await connection.close()
+
+
+@pytest_asyncio.fixture
+async def daemon() -> AsyncIterator[FakeDaemon]:
+    """A daemon that answers as it is told, on a bus of its own."""
+    async with fake_daemon() as running:
+        yield running
+
+
+@pytest.fixture
+def command(daemon: FakeDaemon) -> Command:
+    """The command, which finds that daemon."""
+    return Command(daemon.address)

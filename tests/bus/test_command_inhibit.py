@@ -22,11 +22,6 @@ async def daemon() -> AsyncIterator[FakeDaemon]:
         yield running
 
 
-@pytest.fixture
-def command(daemon: FakeDaemon) -> Command:
-    return Command(daemon.address)
-
-
 async def test_who_and_why_are_those_of_the_command_unless_they_are_given(daemon: FakeDaemon, command: Command) -> None:
     ended = await command("inhibit", "--", "sh", "-c", "echo hello; exit 4")
     assert ended == Ended(4, "hello\n", "")

@@ -4,31 +4,18 @@ from __future__ import annotations
 
 import asyncio
 import signal
-from collections.abc import AsyncIterator
 
 import pytest
-import pytest_asyncio
 
 from gpuhandoff import errors
 from gpuhandoff.messages import Body, Call, Variant
 from tests.support.bus import private_bus
-from tests.support.command_daemon import JOB, Command, FakeDaemon, fake_daemon
+from tests.support.command_daemon import JOB, Command, FakeDaemon
 
 FORTH = [("unload-driver", "apply", 1), ("unload-driver", "done", 1), ("bind-vfio", "apply", 2), ("bind-vfio", "done", 2)]
 
 
 BACK = [("bind-vfio", "undo", 2), ("bind-vfio", "undone", 2), ("unload-driver", "undo", 1), ("unload-driver", "undone", 1)]
-
-
-@pytest_asyncio.fixture
-async def daemon() -> AsyncIterator[FakeDaemon]:
-    async with fake_daemon() as running:
-        yield running
-
-
-@pytest.fixture
-def command(daemon: FakeDaemon) -> Command:
-    return Command(daemon.address)
 
 
 async def started(daemon: FakeDaemon, command: Command, *words: str) -> asyncio.subprocess.Process:

@@ -6,10 +6,8 @@ import asyncio
 import os
 import pty
 import sys
-from collections.abc import AsyncIterator
 
 import pytest
-import pytest_asyncio
 from dbus_next import Message, MessageType
 
 from gpuhandoff import errors
@@ -17,7 +15,7 @@ from gpuhandoff.errors import ProblemError
 from gpuhandoff.messages import Body, Call, Signal, Variant
 from gpuhandoff.names import MANAGER_INTERFACE, MANAGER_PATH
 from gpuhandoff.service.bus import answers, connect
-from tests.support.command_daemon import GPU, JOB, OTHER, Command, FakeDaemon, fake_daemon
+from tests.support.command_daemon import GPU, JOB, OTHER, Command, FakeDaemon
 
 FORTH = [("unload-driver", "apply", 1), ("unload-driver", "done", 1), ("bind-vfio", "apply", 2), ("bind-vfio", "done", 2)]
 
@@ -26,17 +24,6 @@ BACK = [("bind-vfio", "undo", 2), ("bind-vfio", "undone", 2), ("unload-driver", 
 
 
 FAILING = [*FORTH[:3], *BACK]
-
-
-@pytest_asyncio.fixture
-async def daemon() -> AsyncIterator[FakeDaemon]:
-    async with fake_daemon() as running:
-        yield running
-
-
-@pytest.fixture
-def command(daemon: FakeDaemon) -> Command:
-    return Command(daemon.address)
 
 
 async def test_a_handoff_in_a_pipe(daemon: FakeDaemon, command: Command) -> None:

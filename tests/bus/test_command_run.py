@@ -28,11 +28,6 @@ async def daemon() -> AsyncIterator[FakeDaemon]:
         yield running
 
 
-@pytest.fixture
-def command(daemon: FakeDaemon) -> Command:
-    return Command(daemon.address)
-
-
 async def test_lend_run_take_back(daemon: FakeDaemon, command: Command) -> None:
     ended = await command("run", "--gpu", "01:00.0", "--vm", "win11", "--", "echo", "--json", "hello")
     assert (ended.status, ended.err) == (0, "")

@@ -15,17 +15,9 @@ from gpuhandoff.simulation.scenarios import SCENARIOS
 from tests.support.product import Product
 
 GPU = "0000:01:00.0"
-
-
 ALICE, BOB = 1000, 1001
-
-
 CONSENT = {"stop-display": Variant("b", True), "wait": Variant("b", False)}
-
-
 DENIED = "org.freedesktop.DBus.Error.AccessDenied"
-
-
 LATE = "org.gpuhandoff.Error.WrongState"
 
 

@@ -20,8 +20,8 @@ from gpuhandoff.simulation.sessions import SimulatedSession
 from gpuhandoff.simulation.snapshot import differences
 from gpuhandoff_session.memory import Memory
 from gpuhandoff_session.service import Session, Setting
-from tests.support.participants import ALICE, GPU, Participant, first_step, now, started
 from tests.support.desktops import FakeGnome, FakeNotifications, FakePlasma, Wire
+from tests.support.participants import ALICE, GPU, Participant, first_step, now, started
 from tests.support.product import Product
 
 DESKTOPS: dict[str, type[FakePlasma | FakeGnome]] = {"plasma": FakePlasma, "gnome": FakeGnome}

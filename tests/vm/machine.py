@@ -44,7 +44,7 @@ class Machine:
                 env=image.emulator.environment,
             )
         self.monitor = Monitor(self.directory / "qmp")
-        self.agent = Agent(self.directory / "agent", self._rouse)
+        self.agent = Agent(self.directory / "agent", self._silent)
 
     def _command(self, image: Image, disk: Path, devices: Sequence[str]) -> list[str]:
         accelerator = os.environ.get("GPUHANDOFF_VM_ACCEL", "tcg,thread=multi")
@@ -112,18 +112,22 @@ class Machine:
         self.monitor.execute("screendump", filename=str(target))
         return Picture.parse(target.read_bytes())
 
-    def _rouse(self) -> None:
-        """Interrupt a machine that has fallen silent: the keyboard and the mouse do, with what changes nothing.
+    def rouse(self) -> None:
+        """Interrupt the machine from outside, with what changes nothing: a key and a mouse do."""
+        key = {"type": "key", "data": {"down": False, "key": {"type": "qcode", "data": "shift"}}}
+        mouse = {"type": "rel", "data": {"axis": "x", "value": 1}}
+        self.monitor.execute("input-send-event", events=[key])
+        self.monitor.execute("input-send-event", events=[mouse])
+
+    def _silent(self) -> None:
+        """Rouse a machine in which nobody answers.
 
         QEMU's emulation of nested guests loses interrupts, about once in forty of them: it writes what the processor has to
         look at without a lock (target/i386/tcg/system/svm_helper.c before 10.2). Both processors sleep then, with one
         waiting; the next one from wherever makes them look at it.
         """
         SILENCES.append("\n".join(self.monitor.ask(line) for line in ("info registers -a", "info lapic 0", "info lapic 1")))
-        key = {"type": "key", "data": {"down": False, "key": {"type": "qcode", "data": "shift"}}}
-        mouse = {"type": "rel", "data": {"axis": "x", "value": 1}}
-        self.monitor.execute("input-send-event", events=[key])
-        self.monitor.execute("input-send-event", events=[mouse])
+        self.rouse()
 
     def outside(self) -> str:
         """Return what can be seen of a machine in which nobody answers."""

@@ -88,6 +88,7 @@ async def test_what_goes_wrong(system_bus: PrivateBus, daemon: SimulatedDaemon, 
         await shell.until_shown(f"^{CARD}: It did not work, and everything was undone$")
         await shell.open_menu()
         await shell.until_shown("^It did not work, and everything was undone$")
+        await shell.until_gone(f"^{CARD}: It did not work, and everything was undone$")
         await shell.picture("error")
         await shell.press("Dismiss the Message")
         await shell.open_menu()

@@ -33,6 +33,10 @@ class GpuHandoffIndicator extends QuickSettings.SystemIndicator {
             wake: () => this._wake(),
             dismiss: card => this._tracked(card)?.setProblem(null),
         });
+        this.toggle.menu.connect('open-state-changed', (_menu, open) => {
+            if (open)
+                this._messages.clear();
+        });
         this.quickSettingsItems.push(this.toggle);
         // Moves that this person began here: of others' they are told elsewhere.
         this._begun = new Set();
@@ -47,7 +51,7 @@ class GpuHandoffIndicator extends QuickSettings.SystemIndicator {
     _onDestroy() {
         this._daemon.stop();
         this._dialog?.destroy();
-        this._messages.destroy();
+        this._messages.clear();
         for (const item of this.quickSettingsItems)
             item.destroy();
         this.quickSettingsItems = [];

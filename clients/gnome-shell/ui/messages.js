@@ -39,8 +39,8 @@ export class Messages {
         source.addNotification(notification);
     }
 
-    /** Take back everything that is shown. */
-    destroy() {
+    /** Take back everything that is shown: whoever opens the menu finds it at the card. */
+    clear() {
         this._source?.destroy();
         this._source = null;
     }

@@ -20,8 +20,9 @@ PlasmoidItem {
 
     Plasmoid.title: i18n("GPU Handoff")
     Plasmoid.icon: "video-display"
+    // What somebody looks at stays where it is, even if there is nothing to show any more.
     Plasmoid.status: daemon.foremost === "stuck" && daemon.present ? PlasmaCore.Types.NeedsAttentionStatus
-                   : cards.length > 0 ? PlasmaCore.Types.ActiveStatus : PlasmaCore.Types.PassiveStatus
+                   : cards.length > 0 || expanded ? PlasmaCore.Types.ActiveStatus : PlasmaCore.Types.PassiveStatus
 
     toolTipMainText: Plasmoid.title
     toolTipTextFormat: Text.PlainText

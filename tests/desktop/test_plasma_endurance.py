@@ -47,13 +47,14 @@ async def test_a_daemon_that_comes_and_goes(
         await shell.until("^Show hidden icons$")
         await daemon.start("twin")  # which brings it out from behind the arrow
         await shell.open()
-        await shell.until("RTX 3060.*: With this computer$")
+        for address in ("01:00.0", "02:00.0"):
+            await shell.until(rf"^GeForce RTX 3060 .*[(]{address}[)]: With this computer$")
         await daemon.stop()
         for scenario, card in (("igpu-dgpu", CARD), ("single-amd", "6800"), ("igpu-dgpu", CARD)):
             await daemon.start(scenario)
             await shell.until(f"{card}.*: With this computer$")
             await daemon.stop()
-            await shell.until("^gpuhandoff is not running$")
+            await shell.until("^It is the service that lends graphics cards")
             await shell.until_gone(f"{card}.*: With this computer$")
         await shell.press("^Start$")
         await shell.until("^gpuhandoff could not be started$")

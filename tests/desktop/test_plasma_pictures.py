@@ -26,13 +26,14 @@ async def test_a_second_card_there_and_back(
         await shell.open()
         await shell.until(f"{CARD}.*: With this computer$")
         await daemon.stop()
-        await shell.until("^gpuhandoff is not running$")
+        await shell.until("^It is the service that lends graphics cards")
+        await shell.until("^Start$")
         await shell.picture("absent")
 
         await daemon.start("igpu-dgpu")
         await shell.until(f"{CARD}.*: With this computer$")
         await shell.until_gone("^gpuhandoff is not running$")
-        await shell.until("^plasmashell")  # who uses the other card
+        await shell.until(r"^the desktop \(KWin\), in your session$")  # has the other card
         await shell.picture("idle")
 
         await shell.press("^Hand over…$", about=CARD)

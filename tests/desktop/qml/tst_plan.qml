@@ -73,6 +73,11 @@ TestCase {
         compare(Plan.holders(reply).map(one => one.who), ["Firefox, in your session", "arecord"]);
     }
 
+    function test_cards_are_called_as_people_call_them() {
+        compare(Plan.shortName("NVIDIA AD104 [GeForce RTX 4070]"), "GeForce RTX 4070");
+        compare(Plan.shortName("graphics card 10de:2786"), "graphics card 10de:2786");
+    }
+
     function test_names_of_options_are_not_for_people() {
         compare(Plan.sentence("Close that first, or allow it to be ended with the option holders=terminate."), "Close that first, or allow it to be ended.");
         compare(Plan.sentence("Save your work, then allow it with the option stop-display."), "Save your work, then allow it.");

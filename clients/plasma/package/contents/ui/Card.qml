@@ -13,7 +13,10 @@ QtObject {
     property bool watched: false
 
     readonly property string path: Bus.gpuPath(address)
-    readonly property string name: Bus.text(gpu.properties.Name)
+    readonly property string model: Plan.shortName(Bus.text(gpu.properties.Name))
+    /** Whether the computer has another one of this model, so that only the address tells them apart. */
+    property bool twin: false
+    readonly property string name: twin ? `${model} (${address.replace(/^0000:/, "")})` : model
     readonly property string state: Bus.text(gpu.properties.State)
     readonly property string reason: Bus.text(gpu.properties.Reason)
     readonly property string driver: Bus.text(gpu.properties.Driver)

@@ -53,6 +53,7 @@ QtObject {
         delegate: Card {
             required property string modelData
             address: modelData
+            twin: manager.cards.some(other => other.address !== address && other.model === model)
             present: manager.present
             watched: manager.watched
         }

@@ -63,6 +63,11 @@ export function holders(reply) {
     return [...different.filter(one => !one.leaves), ...different.filter(one => one.leaves)];
 }
 
+/** "GeForce RTX 4070", as people say it, of "NVIDIA AD104 [GeForce RTX 4070]". */
+export function shortName(name) {
+    return /\[([^\]]+)\]/.exec(name)?.[1] ?? name;
+}
+
 /** What the daemon says, without the bus's names of options: here there are buttons for them. */
 export function sentence(text) {
     return text.replace(/ (?:with|by) the option [a-z-]+(?:=[a-z]+)?/g, "");

@@ -13,6 +13,7 @@ from gpuhandoff.simulation.clock import in_virtual_time
 from gpuhandoff.simulation.scenarios import SCENARIOS
 from gpuhandoff.simulation.snapshot import differences
 from tests.support.product import Product
+from tests.support.step_cases import foreign
 
 GPU = "0000:01:00.0"
 GRACE = 30
@@ -192,4 +193,18 @@ async def test_a_reclaim_with_a_guest_is_refused_by_name(tmp_path: Path) -> None
         await one.reclaim(GPU)
     assert caught.value.name == "org.gpuhandoff.Error.InUse"
     assert await state(one) == "guest"
+    await one.stop()
+
+
+@in_virtual_time
+async def test_a_guest_on_a_card_that_somebody_else_detached_is_ended_with_consent(tmp_path: Path) -> None:
+    machine = await foreign()
+    await machine.kernel.load_module("vfio_iommu_type1")
+    machine.start_guest(GPU)
+    one = await Product(machine, tmp_path).start()
+    with pytest.raises(RemoteError, match="holders=terminate"):
+        await one.reclaim(GPU)
+    await one.call("Reclaim", "sa{sv}", GPU, {"holders": Variant("s", "terminate")})
+    assert await state(one) == "host"
+    assert (await one.status(GPU))["driver"] == "nvidia"
     await one.stop()

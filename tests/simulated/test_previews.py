@@ -74,6 +74,10 @@ async def test_what_is_asked_for_is_what_is_needed_and_what_is_allowed_beyond_th
     told = await preview(product, "reclaim", evict)
     assert (told["asks"], told["unneeded"]) == (["org.gpuhandoff.reclaim"], ["holders"])
     product.machine.start_guest(GPU)
+    for ask in (lambda: preview(product, "reclaim", {}), lambda: product.call("Plan", "ssa{sv}", GPU, "reclaim", {})):
+        with pytest.raises(RemoteError, match="is with a virtual machine") as caught:
+            await ask()
+        assert caught.value.name == "org.gpuhandoff.Error.InUse"
     told = await preview(product, "reclaim", evict)
     assert (told["asks"], told["unneeded"]) == (["org.gpuhandoff.reclaim", "org.gpuhandoff.evict-guest"], [])
     await product.stop()

@@ -18,7 +18,7 @@ export function firstOptions(card, direction) {
 }
 
 /**
- * What stands in the way before anybody has to be asked: a preview of the way back does not say that a guest still runs.
+ * What is known to stand in the way without asking: that a guest still runs.
  *
  * @param {object} card - a card
  * @param {string} direction - handoff or reclaim

@@ -90,10 +90,11 @@ class Manager:
         await self._allow(call)
         world = await self.look(with_processes=request.options.quiet)
         gpu = choose(world, request.operation, request.gpu, self._fleet.away())
-        record = self._journals.record(gpu.address)
-        if request.operation is Operation.RECLAIM and record is not None:
-            return (plan_report([(entry.name, "undo it", "", entry.arguments) for entry in record.to_undo()]),)
         plan = self._moves.plan(world, gpu, request.operation, request.options)
+        if plan is None:
+            record = self._journals.record(gpu.address)
+            undone = record.to_undo() if record is not None else ()
+            return (plan_report([(entry.name, "undo it", "", entry.arguments) for entry in undone]),)
         return (plan_report([(step.name, step.does, step.costs, step.arguments) for step in plan.steps]),)
 
     async def holders(self, call: Call) -> Body:

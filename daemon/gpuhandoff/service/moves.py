@@ -13,13 +13,13 @@ from gpuhandoff.errors import BusyError, InUseError, ProblemError, TimedOutError
 from gpuhandoff.host import Host
 from gpuhandoff.model.address import PciAddress
 from gpuhandoff.model.plan import Plan
-from gpuhandoff.model.request import HolderPolicy, Operation, Options, Request, Why
+from gpuhandoff.model.request import Operation, Options, Request, Why
 from gpuhandoff.model.verdict import Verdict
 from gpuhandoff.model.world import Gpu, Process, World
 from gpuhandoff.names import MANAGER_INTERFACE, MANAGER_PATH
 from gpuhandoff.plan.display import people_shown
 from gpuhandoff.plan.handoff import plan_handoff
-from gpuhandoff.plan.reclaim import plan_release
+from gpuhandoff.plan.reclaim import plan_release, refuse_reclaim
 from gpuhandoff.plan.refusal import refuse_others
 from gpuhandoff.service.chronicle import Chronicle
 from gpuhandoff.service.fleet import Fleet
@@ -87,14 +87,12 @@ class Moves:
         except ProblemError as problem:
             log.warning("%s", problem.message, extra={"GPU": str(gpu)})
 
-    def plan(self, world: World, gpu: Gpu, operation: Operation, options: Options) -> Plan:
-        """Return what would be done, or raise why not. Touches nothing.
-
-        For a GPU that we handed off, Reclaim is the undo of its journal: shown as a plan in that order.
-        """
+    def plan(self, world: World, gpu: Gpu, operation: Operation, options: Options) -> Plan | None:
+        """Return what would be done, None for the undo of an open journal; or raise why not. Touches nothing."""
         if operation is Operation.HANDOFF:
             return self._plan_handoff(world, gpu, options)
-        return plan_release(gpu)
+        refuse_reclaim(gpu, options)
+        return plan_release(gpu) if self._journals.record(gpu.address) is None else None
 
     def tell_recovered(self, gpu: PciAddress) -> None:
         """Tell whoever has heard the beginning of a handoff from an earlier daemon that the GPU is back."""
@@ -203,11 +201,11 @@ class Moves:
         world = await self._fleet.survey()
         gpu = self._known(world, job.gpu)
         record = self._journals.record(job.gpu)
-        plan = plan_release(gpu) if record is None else None
+        plan = self.plan(world, gpu, Operation.RECLAIM, options)
         if options.dry_run:
             return
         if gpu.guest is not None:
-            await self._evict(gpu, gpu.guest, options)
+            await self._evict(gpu, gpu.guest)
         await self._chronicle.begin(job)
         try:
             if plan is None:
@@ -220,13 +218,8 @@ class Moves:
             await self._fleet.look_again(_unless_touched(world, steps))
         self._prepare(job.gpu, start=False)
 
-    async def _evict(self, gpu: Gpu, guest: Process, options: Options) -> None:
-        """End the virtual machine that still runs on the GPU: vfio-pci is never unbound under it (kernel.md 1.4)."""
-        if options.holders is not HolderPolicy.TERMINATE:
-            raise InUseError(
-                f"{gpu.address} ({gpu.name}) is with a virtual machine: {guest.name} (pid {guest.pid}) has it open. Shut "
-                "that machine down first, or allow it to be ended with the option holders=terminate."
-            )
+    async def _evict(self, gpu: Gpu, guest: Process) -> None:
+        """End the virtual machine that still runs on the GPU."""
         log.warning("ending %s (pid %d), which has %s", guest.name, guest.pid, gpu.address, extra={"GPU": str(gpu.address)})
         for number in (signal.SIGTERM, signal.SIGKILL):
             self._host.processes.signal(guest, number)

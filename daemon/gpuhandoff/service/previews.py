@@ -67,11 +67,11 @@ class Previews:
         asker = await self._gate.uid(call.sender)
         world = await self._manager.look(with_processes=True)
         gpu = choose(world, request.operation, request.gpu, self._fleet.away())
-        record = self._journals.record(gpu.address)
-        if request.operation is Operation.RECLAIM and record is not None:
-            steps = [(entry.name, "undo it", "", entry.arguments) for entry in record.to_undo()]
-            return (self._answer(world, gpu, asker, request, None, steps, {}),)
         plan = self._moves.plan(world, gpu, request.operation, request.options)
+        if plan is None:
+            record = self._journals.record(gpu.address)
+            steps = [(entry.name, "undo it", "", entry.arguments) for entry in record.to_undo()] if record else []
+            return (self._answer(world, gpu, asker, request, None, steps, {}),)
         steps = [(step.name, step.does, step.costs, step.arguments) for step in plan.steps]
         if request.operation is Operation.RECLAIM:
             return (self._answer(world, gpu, asker, request, plan, steps, {}),)

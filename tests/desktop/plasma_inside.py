@@ -37,6 +37,8 @@ def start(*, widget: str, language: str = "", theme: str = "") -> None:
     settings.parent.mkdir()
     settings.write_text("[KDE]\nAnimationDurationFactor=0\n", encoding="ascii")
     _set_environment(language)
+    if language:
+        _speak(language, Path(widget), home / ".local/share/locale")
     _run("dbus-daemon", "--session", "--address=unix:path=/run/user/bus", "--nofork", "--nopidfile")
     _until(lambda: Path("/run/user/bus").exists(), "a session bus")
     read, write = os.pipe()
@@ -56,6 +58,14 @@ def start(*, widget: str, language: str = "", theme: str = "") -> None:
     _run("kded6")
     _run("plasmashell", "--no-respawn")
     _until(lambda: any(True for _ in _application()), "plasmashell")
+
+
+def _speak(language: str, widget: Path, folder: Path) -> None:
+    """Have plasmashell a catalog of its own, as KDE speaks no language that the program does not; Debian's were left out."""
+    (catalog,) = (widget / "contents/locale" / language / "LC_MESSAGES").glob("*.mo")
+    target = folder / language / "LC_MESSAGES"
+    target.mkdir(parents=True)
+    shutil.copy(catalog, target / "plasmashell.mo")
 
 
 def _set_environment(language: str) -> None:
@@ -165,11 +175,19 @@ def until_focused(*, pattern: str, seconds: float = SETTLE) -> None:
 
 
 def picture(*, path: str, crop: str = "") -> None:
-    """Photograph the screen, or a part of it."""
+    """Photograph the screen, or a part of it, when it has come to rest: it lags behind what the accessibility tree says."""
     part = ("-crop", crop, "+repage") if crop else ()
-    subprocess.run(
-        ["import", "-window", "root", *part, "+dither", "-colors", "256", f"png8:{path}"], check=True, stdout=sys.stderr
-    )
+    seen = b""
+
+    def at_rest() -> bool:
+        nonlocal seen
+        before = seen
+        time.sleep(LOOK)
+        subprocess.run(["import", "-window", "root", *part, "+dither", "-colors", "256", f"png8:{path}"], check=True)
+        seen = subprocess.run(["identify", "-format", "%#", path], check=True, capture_output=True).stdout
+        return seen == before
+
+    _until(at_rest, "a screen at rest")
 
 
 # Hands

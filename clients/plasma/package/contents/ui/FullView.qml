@@ -31,6 +31,7 @@ PlasmaExtras.Representation {
             anchors.fill: parent
             visible: view.manager.present && view.manager.cards.length > 0
             contentWidth: availableWidth
+            QQC2.ScrollBar.horizontal.policy: QQC2.ScrollBar.AlwaysOff
 
             ColumnLayout {
                 width: scroll.availableWidth

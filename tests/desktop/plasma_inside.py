@@ -25,6 +25,7 @@ ID = "org.gpuhandoff.plasma"
 SIZE = "1280x800"
 SETTLE = 300.0
 LOOK = 0.3
+LOCALES = {"de": "de_DE", "zh_CN": "zh_CN"}
 
 _processes: dict[str, subprocess.Popen[bytes]] = {}
 
@@ -38,7 +39,7 @@ def start(*, widget: str, language: str = "", theme: str = "") -> None:
     settings.write_text("[KDE]\nAnimationDurationFactor=0\n", encoding="ascii")
     _set_environment(language)
     if language:
-        _speak(language, Path(widget), home / ".local/share/locale")
+        _speak(language, Path(widget), home)
     _run("dbus-daemon", "--session", "--address=unix:path=/run/user/bus", "--nofork", "--nopidfile")
     _until(lambda: Path("/run/user/bus").exists(), "a session bus")
     read, write = os.pipe()
@@ -50,7 +51,7 @@ def start(*, widget: str, language: str = "", theme: str = "") -> None:
     _run("kwin_wayland", "--x11-display", os.environ["DISPLAY"], *kwin)
     _until(lambda: Path("/run/user/wayland-9").exists(), "a compositor")
     os.environ |= {"WAYLAND_DISPLAY": "wayland-9", "QT_QPA_PLATFORM": "wayland", "XDG_SESSION_TYPE": "wayland"}
-    handed_on = ("WAYLAND_DISPLAY", "DISPLAY", "QT_QPA_PLATFORM", "XDG_RUNTIME_DIR", "HOME", "LANG", "LANGUAGE")
+    handed_on = ("WAYLAND_DISPLAY", "DISPLAY", "QT_QPA_PLATFORM", "XDG_RUNTIME_DIR", "HOME", "LANG", "LANGUAGE", "LOCPATH")
     subprocess.run(["dbus-update-activation-environment", *handed_on], check=True, stdout=sys.stderr)
     _run("/usr/libexec/at-spi-bus-launcher", "--launch-immediately")
     if theme:
@@ -60,12 +61,20 @@ def start(*, widget: str, language: str = "", theme: str = "") -> None:
     _until(lambda: any(True for _ in _application()), "plasmashell")
 
 
-def _speak(language: str, widget: Path, folder: Path) -> None:
-    """Have plasmashell a catalog of its own, as KDE speaks no language that the program does not; Debian's were left out."""
+def _speak(language: str, widget: Path, home: Path) -> None:
+    """Have the session a locale of that language, and plasmashell a catalog of its own, as KDE speaks none that it has not.
+
+    Debian's were left out for their size. glibc translates nothing in C.UTF-8, whatever LANGUAGE says.
+    """
     (catalog,) = (widget / "contents/locale" / language / "LC_MESSAGES").glob("*.mo")
-    target = folder / language / "LC_MESSAGES"
+    target = home / ".local/share/locale" / language / "LC_MESSAGES"
     target.mkdir(parents=True)
     shutil.copy(catalog, target / "plasmashell.mo")
+    locale = LOCALES[language]
+    (home / "locales").mkdir()
+    made = str(home / "locales" / f"{locale}.UTF-8")
+    subprocess.run(["localedef", "-i", locale, "-f", "UTF-8", "--no-archive", made], check=True, stdout=sys.stderr)
+    os.environ |= {"LOCPATH": str(home / "locales"), "LANG": f"{locale}.UTF-8"}
 
 
 def _set_environment(language: str) -> None:

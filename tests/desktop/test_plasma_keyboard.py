@@ -48,4 +48,4 @@ async def test_everything_that_can_be_pressed_has_a_name(
         assert len(handing) == 2
         assert len({node["description"] for node in handing}) == 2  # which card each is for
         assert all(node["focusable"] for node in handing)
-        assert [node["name"] for node in tree if node["role"] == "grouping" and CARD in node["name"]]
+        assert [node["name"] for node in tree if node["role"] == "panel" and CARD in node["name"]]

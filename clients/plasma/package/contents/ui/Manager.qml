@@ -15,14 +15,9 @@ QtObject {
     property string known: ""
     readonly property string told: Bus.texts(properties.properties.Gpus).join(" ")
     readonly property string layoutReason: Bus.text(properties.properties.LayoutReason)
-    readonly property list<Card> cards: {
-        const found = [];
-        for (let index = 0; index < instances.count; index++) {
-            found.push(instances.objectAt(index) as Card);
-        }
-        // What is lent more often comes first, and stays there whatever moves.
-        return found.sort((one, other) => Number(one.integrated) - Number(other.integrated));
-    }
+    // What is lent more often comes first, and stays there whatever moves.
+    readonly property list<Card> cards: [...found].sort((one, other) => Number(one.integrated) - Number(other.integrated))
+    property list<Card> found: []
     readonly property string foremost: Plan.foremost(cards.map(card => card.state))
     property bool starting: false
     /** Why it could not be started: name, message; null for nothing. */
@@ -54,9 +49,13 @@ QtObject {
             required property string modelData
             address: modelData
             twin: manager.cards.some(other => other.address !== address && other.model === model)
-            present: manager.present
+            // Another daemon may know other cards: of those that this one has not named nothing is asked.
+            present: manager.present && manager.told.split(" ").includes(address)
             watched: manager.watched
         }
+        // Counting them is not enough: there may be as many as before, and none of those.
+        onObjectAdded: (index, object) => manager.found = [...manager.found, object as Card]
+        onObjectRemoved: (index, object) => manager.found = manager.found.filter(card => card !== object)
     }
 
     // Every signal of the interface has its function: one without is warned about, each time it comes.

@@ -139,7 +139,13 @@ async def test_prompts_that_stay_open_keep_nobody_else_out(bus: PrivateBus, serv
             for one in many
             for _ in range(50)
         ]
-        done, prompts = await asyncio.wait(asking, timeout=2)
+        done: set[asyncio.Task[None]] = set()
+        prompts = {*asking}
+        async with asyncio.timeout(60):
+            while len(prompts) > PROMPTS_PER_USER:
+                ended, prompts = await asyncio.wait(prompts, return_when=asyncio.FIRST_COMPLETED)
+                done |= ended
+        _, prompts = await asyncio.wait(prompts, timeout=1)
         assert len(prompts) == PROMPTS_PER_USER
         assert all(isinstance(one.exception(), LimitsExceededError) for one in done)
         polkit.answer = "yes"

@@ -230,7 +230,7 @@ class Trial:
             if loop.time() > ends:
                 raise UnexpectedError(f"a job still runs after {LONG:g} s: {self._running()}")
         await asyncio.sleep(afterwards)
-        if self.product.daemon is None or self._running() is not None:
+        if self.product.daemon is None or self._running() is not None or self._will_kill:
             await self._settle(afterwards)
 
     async def _start(self) -> None:
@@ -321,7 +321,8 @@ class Trial:
             status = await self.product.status(GPU)
         finally:
             self._judging = False
-        if loop.time() - began > 0.01:
+        asks_who_is_late = "PolicyKit1" in self.case.operation.target  # it is asked whether Status is allowed, too
+        if loop.time() - began > (fault_effects.LATE if asks_who_is_late else 0.01):
             raise UnexpectedError(f"Status took {loop.time() - began:g} s")
         return status
 

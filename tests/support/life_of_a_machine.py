@@ -14,6 +14,7 @@ from typing import Any, TypeVar
 from gpuhandoff import names
 from gpuhandoff.messages import NO_REPLY, RemoteError, Variant
 from gpuhandoff.model.world import State
+from gpuhandoff.service.inhibitors import PER_CALLER
 from gpuhandoff.simulation.clock import VirtualTimeLoop
 from gpuhandoff.simulation.faults import Hang, Operation, before, refuse
 from gpuhandoff.simulation.loopback import LoopbackBus
@@ -103,11 +104,16 @@ class World:
                 self._expect_sentence(error)
 
     async def inhibit(self, caller: int, mode: str) -> None:
-        """Have a caller object."""
-        if self.product.daemon is not None:
-            reply = await self._call(
-                self.callers[caller], names.MANAGER_PATH, names.MANAGER_INTERFACE, "Inhibit", "sss", "test", "why not", mode
-            )
+        """Have a caller object, as often as it may."""
+        if self.product.daemon is None:
+            return
+        where = (names.MANAGER_PATH, names.MANAGER_INTERFACE)
+        try:
+            reply = await self._call(self.callers[caller], *where, "Inhibit", "sss", "test", "why not", mode)
+        except RemoteError as error:
+            assert error.name == "org.freedesktop.DBus.Error.LimitsExceeded", error.name
+            assert [one for one, _ in self.cookies].count(caller) >= PER_CALLER
+        else:
             self.cookies.append((caller, reply[0]))
 
     async def uninhibit(self) -> None:

@@ -23,6 +23,8 @@ NAME = f"{os.getpid() & 0xFFFF:04x}:01:00.0"
 """Other runs of these tests have their workers on this machine, too."""
 CARD = Purpose(NAME, "card")
 PATIENCE = 20
+OVERDUE = 0.5
+"""Seconds: until then a busy machine has had the child sleep."""
 
 
 @pytest.fixture
@@ -58,7 +60,7 @@ def comm(pid: int) -> str:
 
 async def hang(workers: Workers, pipe: Path) -> OverdueError:
     with pytest.raises(OverdueError) as caught:
-        await kernel(workers).write(str(pipe), "0000:01:00.1", deadline=0.05)
+        await kernel(workers).write(str(pipe), "0000:01:00.1", deadline=OVERDUE)
     return caught.value
 
 
@@ -89,7 +91,7 @@ async def test_one_worker_serves_one_operation_after_the_other(workshop: Worksho
 async def test_an_overdue_operation_is_told_with_its_process_and_left_behind(workshop: Workshop, pipe: Path) -> None:
     workers = Workers(workshop)
     error = await hang(workers, pipe)
-    assert (error.seconds, error.state) == (0.05, "S")
+    assert (error.seconds, error.state) == (OVERDUE, "S")
     assert comm(error.process) == NAME
     (pending,) = workers.pending(CARD)
     assert (pending.process, pending.purpose) == (error.process, CARD)

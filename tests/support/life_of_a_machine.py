@@ -111,8 +111,8 @@ class World:
         try:
             reply = await self._call(self.callers[caller], *where, "Inhibit", "sss", "test", "why not", mode)
         except RemoteError as error:
-            assert error.name == "org.freedesktop.DBus.Error.LimitsExceeded", error.name
-            assert [one for one, _ in self.cookies].count(caller) >= PER_CALLER
+            if not error.name.endswith(".LimitsExceeded") or [one for one, _ in self.cookies].count(caller) < PER_CALLER:
+                raise
         else:
             self.cookies.append((caller, reply[0]))
 

@@ -15,6 +15,7 @@ from typing import Any
 
 from answering import answer
 from gi.repository import Gio, GLib
+from languages import speak
 
 BUS = "unix:path=/run/user/bus"
 SIZE = "1024x768"
@@ -53,9 +54,10 @@ def start(*, extension: str, language: str = "", settings: dict[str, dict[str, s
         "DBUS_SESSION_BUS_ADDRESS": BUS,
         "XDG_SESSION_TYPE": "wayland",
         "XDG_CURRENT_DESKTOP": "GNOME",
-        "LANGUAGE": language,
         "NO_AT_BRIDGE": "1",
     }
+    if language:
+        speak(language)
     _run("dbus-daemon", "--session", f"--address={BUS}", "--nofork", "--nopidfile")
     _until(lambda: Path("/run/user/bus").exists(), "a session bus")
     for schema, keys in {**SETTINGS, **(settings or {})}.items():

@@ -17,6 +17,7 @@ from typing import Any
 
 import gi
 from answering import answer
+from languages import speak
 
 gi.require_version("Atspi", "2.0")
 from gi.repository import Atspi  # noqa: E402
@@ -25,7 +26,6 @@ ID = "org.gpuhandoff.plasma"
 SIZE = "1280x800"
 SETTLE = 300.0
 LOOK = 0.3
-LOCALES = {"de": "de_DE", "zh_CN": "zh_CN"}
 
 _processes: dict[str, subprocess.Popen[bytes]] = {}
 
@@ -37,9 +37,10 @@ def start(*, widget: str, language: str = "", theme: str = "") -> None:
     settings = home / ".config/kdeglobals"
     settings.parent.mkdir()
     settings.write_text("[KDE]\nAnimationDurationFactor=0\n", encoding="ascii")
-    _set_environment(language)
+    _set_environment()
     if language:
-        _speak(language, Path(widget), home)
+        speak(language)
+        _have_catalog(language, Path(widget), home)
     _run("dbus-daemon", "--session", "--address=unix:path=/run/user/bus", "--nofork", "--nopidfile")
     _until(lambda: Path("/run/user/bus").exists(), "a session bus")
     read, write = os.pipe()
@@ -61,23 +62,15 @@ def start(*, widget: str, language: str = "", theme: str = "") -> None:
     _until(lambda: any(True for _ in _application()), "plasmashell")
 
 
-def _speak(language: str, widget: Path, home: Path) -> None:
-    """Have the session a locale of that language, and plasmashell a catalog of its own, as KDE speaks none that it has not.
-
-    Debian's were left out for their size. glibc translates nothing in C.UTF-8, whatever LANGUAGE says.
-    """
+def _have_catalog(language: str, widget: Path, home: Path) -> None:
+    """Give plasmashell a catalog: KDE speaks no language that the program has none of. The root is without its own."""
     (catalog,) = (widget / "contents/locale" / language / "LC_MESSAGES").glob("*.mo")
     target = home / ".local/share/locale" / language / "LC_MESSAGES"
     target.mkdir(parents=True)
     shutil.copy(catalog, target / "plasmashell.mo")
-    locale = LOCALES[language]
-    (home / "locales").mkdir()
-    made = str(home / "locales" / f"{locale}.UTF-8")
-    subprocess.run(["localedef", "-i", locale, "-f", "UTF-8", "--no-archive", made], check=True, stdout=sys.stderr)
-    os.environ |= {"LOCPATH": str(home / "locales"), "LANG": f"{locale}.UTF-8"}
 
 
-def _set_environment(language: str) -> None:
+def _set_environment() -> None:
     os.environ |= {
         "DBUS_SESSION_BUS_ADDRESS": "unix:path=/run/user/bus",
         "XDG_CURRENT_DESKTOP": "KDE",
@@ -89,7 +82,6 @@ def _set_environment(language: str) -> None:
         "QT_FORCE_STDERR_LOGGING": "1",
         "QT_MESSAGE_PATTERN": "%{type}|%{category}|%{file}:%{line}|%{message}",
         "QT_LINUX_ACCESSIBILITY_ALWAYS_ON": "1",
-        "LANGUAGE": language,
     }
 
 

@@ -122,9 +122,9 @@ class Machine:
     def _silent(self) -> None:
         """Rouse a machine in which nobody answers.
 
-        QEMU's emulation of nested guests loses interrupts, about once in forty of them: it writes what the processor has to
-        look at without a lock (target/i386/tcg/system/svm_helper.c before 10.2). Both processors sleep then, with one
-        waiting; the next one from wherever makes them look at it.
+        About once in forty nested guests both processors sleep for good, as if an interrupt had been lost. It may be that:
+        QEMU's svm_helper.c notes without a lock what a processor has to look at (before 10.2). Then the next one from
+        wherever makes them look.
         """
         SILENCES.append("\n".join(self.monitor.ask(line) for line in ("info registers -a", "info lapic 0", "info lapic 1")))
         self.rouse()

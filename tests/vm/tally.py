@@ -18,5 +18,5 @@ def sentences() -> list[str]:
         counted = ", ".join(f"{KILLS[outcome]} {outcome}" for outcome in ("restored", "complete", "other"))
         lines.append(f"real-kernel kills: {KILLS.total()} cases, {counted}")
     if SILENCES:
-        lines += [f"test hosts that had to be roused, as the emulator had lost an interrupt: {len(SILENCES)}", *SILENCES]
+        lines += [f"test hosts that fell silent and were roused: {len(SILENCES)}", *SILENCES]
     return lines

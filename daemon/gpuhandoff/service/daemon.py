@@ -129,14 +129,13 @@ class Daemon:
             self.fleet,
             self.jobs,
             self._moves,
-            self._journals,
             inhibitors,
             self._leases,
             self._tree,
             self.configuration,
         )
 
-        self._previews = Previews(gate, self.fleet, self._moves, self._manager, self._journals, self._chronicle, self._tree)
+        self._previews = Previews(gate, self.fleet, self._moves, self._manager, self._chronicle, self._tree)
         self._hypervisor = Hypervisor(
             gate, self.fleet, self.jobs, self._moves, self._journals, self._leases, self._tree, self.configuration
         )

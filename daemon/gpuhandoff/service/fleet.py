@@ -122,6 +122,7 @@ class Fleet:
                 )
             )
 
+        # The earlier look by its identity: to compare two whole machines would take longer than it saves.
         return await self._looks.share((with_processes, with_mappings, id(people)), look)
 
     def _see(self, world: World) -> World:

@@ -25,7 +25,6 @@ from gpuhandoff.service.leases import Leases
 from gpuhandoff.service.moves import Moves
 from gpuhandoff.service.objects import ObjectTree
 from gpuhandoff.service.reports import holder_report, plan_report, status_report
-from gpuhandoff.transaction.journal import JournalDirectory
 
 
 class Manager:
@@ -37,7 +36,6 @@ class Manager:
         fleet: Fleet,
         jobs: Jobs,
         moves: Moves,
-        journals: JournalDirectory,
         inhibitors: Inhibitors,
         leases: Leases,
         tree: ObjectTree,
@@ -47,7 +45,6 @@ class Manager:
         self._fleet = fleet
         self._jobs = jobs
         self._moves = moves
-        self._journals = journals
         self._inhibitors = inhibitors
         self._leases = leases
         self._tree = tree
@@ -92,9 +89,7 @@ class Manager:
         gpu = choose(world, request.operation, request.gpu, self._fleet.away())
         plan = self._moves.plan(world, gpu, request.operation, request.options)
         if plan is None:
-            record = self._journals.record(gpu.address)
-            undone = record.to_undo() if record is not None else ()
-            return (plan_report([(entry.name, "undo it", "", entry.arguments) for entry in undone]),)
+            return (plan_report(self._moves.undo_steps(gpu.address)),)
         return (plan_report([(step.name, step.does, step.costs, step.arguments) for step in plan.steps]),)
 
     async def holders(self, call: Call) -> Body:

@@ -12,7 +12,7 @@ from gpuhandoff.config import Configuration
 from gpuhandoff.errors import BusyError, InUseError, ProblemError, TimedOutError, WrongStateError
 from gpuhandoff.host import Host
 from gpuhandoff.model.address import PciAddress
-from gpuhandoff.model.plan import Plan
+from gpuhandoff.model.plan import Json, Plan
 from gpuhandoff.model.request import Operation, Options, Request, Why
 from gpuhandoff.model.verdict import Verdict
 from gpuhandoff.model.world import Gpu, Process, World
@@ -93,6 +93,11 @@ class Moves:
             return self._plan_handoff(world, gpu, options)
         refuse_reclaim(gpu, options)
         return plan_release(gpu) if self._journals.record(gpu.address) is None else None
+
+    def undo_steps(self, gpu: PciAddress) -> list[tuple[str, str, str, Json]]:
+        """Return what Reclaim would undo, in that order, as plan_report takes steps: name, does, costs, arguments."""
+        record = self._journals.record(gpu)
+        return [(entry.name, "undo it", "", entry.arguments) for entry in record.to_undo()] if record is not None else []
 
     def tell_recovered(self, gpu: PciAddress) -> None:
         """Tell whoever has heard the beginning of a handoff from an earlier daemon that the GPU is back."""

@@ -25,7 +25,6 @@ from gpuhandoff.service.fleet import Fleet
 from gpuhandoff.service.manager import Manager
 from gpuhandoff.service.moves import Moves
 from gpuhandoff.service.objects import ObjectTree
-from gpuhandoff.transaction.journal import JournalDirectory
 
 UNKNOWN = -1.0
 """Seconds of a step that has not been taken here yet."""
@@ -40,7 +39,6 @@ class Previews:
         fleet: Fleet,
         moves: Moves,
         manager: Manager,
-        journals: JournalDirectory,
         chronicle: Chronicle,
         tree: ObjectTree,
     ) -> None:
@@ -48,7 +46,6 @@ class Previews:
         self._fleet = fleet
         self._moves = moves
         self._manager = manager
-        self._journals = journals
         self._chronicle = chronicle
         self._tree = tree
 
@@ -69,9 +66,7 @@ class Previews:
         gpu = choose(world, request.operation, request.gpu, self._fleet.away())
         plan = self._moves.plan(world, gpu, request.operation, request.options)
         if plan is None:
-            record = self._journals.record(gpu.address)
-            steps = [(entry.name, "undo it", "", entry.arguments) for entry in record.to_undo()] if record else []
-            return (self._answer(world, gpu, asker, request, None, steps, {}),)
+            return (self._answer(world, gpu, asker, request, None, self._moves.undo_steps(gpu.address), {}),)
         steps = [(step.name, step.does, step.costs, step.arguments) for step in plan.steps]
         if request.operation is Operation.RECLAIM:
             return (self._answer(world, gpu, asker, request, plan, steps, {}),)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import logging
 from collections.abc import Callable, Sequence
+from collections.abc import Set as AbstractSet
 from dataclasses import replace
 
 from gpuhandoff.host import Host, Uevent
@@ -12,7 +13,7 @@ from gpuhandoff.messages import RemoteError
 from gpuhandoff.model.address import PciAddress
 from gpuhandoff.model.request import Operation
 from gpuhandoff.model.verdict import Verdict
-from gpuhandoff.model.world import Gpu, State, World
+from gpuhandoff.model.world import Function, Gpu, State, World
 from gpuhandoff.names import GPU_INTERFACE, MANAGER_INTERFACE, MANAGER_PATH
 from gpuhandoff.plan.display import drives_display
 from gpuhandoff.plan.layout import is_integrated, layout_of, why_desktop_stays
@@ -62,6 +63,8 @@ class Fleet:
         self._stale = asyncio.Event()
         self._postponed = False
         """Whether something has happened while a job was at work, and since the last look."""
+        self._moved: set[PciAddress] = set()
+        """Functions whose driver changed since the look that is being made began: it may have read them before."""
         self._looks = Shared[World]()
         self._watches: dict[str, Callable[[], None]] = {}
         self._surveyor: asyncio.Task[None] | None = None
@@ -112,15 +115,11 @@ class Fleet:
         async def look() -> World:
             self._stale.clear()
             self._postponed = False
-            return self._see(
-                await survey(
-                    self._host,
-                    self._services,
-                    with_processes=with_processes,
-                    with_mappings=with_mappings,
-                    people=people,
-                )
+            self._moved.clear()
+            world = await survey(
+                self._host, self._services, with_processes=with_processes, with_mappings=with_mappings, people=people
             )
+            return self._see(self._with_drivers(world, self._moved))
 
         # The earlier look by its identity: to compare two whole machines would take longer than it saves.
         return await self._looks.share((with_processes, with_mappings, id(people)), look)
@@ -238,17 +237,24 @@ class Fleet:
         gpu = self.world.gpu(address) if self._world is not None else None
         if gpu is None:
             return
-        driver = self._host.kernel.link(f"{address.sysfs}/driver")
-        functions = tuple(
-            replace(function, driver=driver) if function.address == address else function for function in gpu.functions
-        )
-        moved = replace(gpu, functions=functions)
-        world = self.world
-        seen = replace(world, gpus=tuple(moved if one.address == gpu.address else one for one in world.gpus))
+        self._moved.add(address)
+        seen = self._with_drivers(self.world, {address})
         self._announce_drivers(seen)
         self._world = seen
-        self._publish(moved)
+        self.refresh(gpu.address)
         self._stale.set()
+
+    def _with_drivers(self, world: World, moved: AbstractSet[PciAddress]) -> World:
+        """Return the machine with the drivers that these functions have now."""
+
+        def now(function: Function) -> Function:
+            if function.address not in moved:
+                return function
+            return replace(function, driver=self._host.kernel.link(f"{function.address.sysfs}/driver"))
+
+        return replace(
+            world, gpus=tuple(replace(gpu, functions=tuple(now(one) for one in gpu.functions)) for gpu in world.gpus)
+        )
 
     def _announce_drivers(self, seen: World) -> None:
         if self._world is None:

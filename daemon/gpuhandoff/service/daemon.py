@@ -20,6 +20,7 @@ from gpuhandoff.model.verdict import Verdict
 from gpuhandoff.model.world import Gpu, World
 from gpuhandoff.names import API_VERSION, BUS_NAME, MANAGER_INTERFACE, MANAGER_PATH
 from gpuhandoff.plan.display import is_needed
+from gpuhandoff.service.cards import Cards
 from gpuhandoff.service.chronicle import Chronicle
 from gpuhandoff.service.diagnosis import Diagnosis
 from gpuhandoff.service.fleet import Fleet
@@ -79,16 +80,9 @@ class Daemon:
         self._tree = ObjectTree(bus)
         self._chronicle = Chronicle(setting.state_directory, self._gpu_at)
         self.jobs = Jobs(self._tree, self._on_job, self._chronicle.end)
-        self.fleet = Fleet(
-            host,
-            self._journals,
-            self._tree,
-            self._configuration.host.gpu_services,
-            self._at_work,
-            self._on_gpu,
-            self._verdict,
-            HookPatterns(setting.hook_patterns).look,
-        )
+        cards = Cards(self._journals, self._tree, self._at_work, self._on_gpu, self._verdict)
+        hook = HookPatterns(setting.hook_patterns)
+        self.fleet = Fleet(host, self._tree, self._configuration.host.gpu_services, cards, hook.look)
         self._power = Power(host, self.jobs)
         self.steps = make_steps()
         runner = Runner(host, self._journals, self.steps)

@@ -1,4 +1,4 @@
-"""The GPUs as they are now: surveyed, kept up to date by kernel events, published on the bus."""
+"""The GPUs as they are now: surveyed, and kept up to date by kernel events."""
 
 from __future__ import annotations
 
@@ -11,28 +11,21 @@ from dataclasses import replace
 from gpuhandoff.host import Host, Uevent
 from gpuhandoff.messages import RemoteError
 from gpuhandoff.model.address import PciAddress
-from gpuhandoff.model.request import Operation
 from gpuhandoff.model.verdict import Verdict
-from gpuhandoff.model.world import Function, Gpu, State, World
-from gpuhandoff.names import GPU_INTERFACE, MANAGER_INTERFACE, MANAGER_PATH
-from gpuhandoff.plan.display import drives_display
-from gpuhandoff.plan.layout import is_integrated, layout_of, why_desktop_stays
+from gpuhandoff.model.world import Function, Gpu, World
+from gpuhandoff.names import MANAGER_INTERFACE, MANAGER_PATH
+from gpuhandoff.plan.layout import layout_of
+from gpuhandoff.service.cards import Cards
 from gpuhandoff.service.objects import ObjectTree
-from gpuhandoff.service.paths import gpu_path
 from gpuhandoff.service.shared import Shared
 from gpuhandoff.survey import survey
 from gpuhandoff.survey.nodes import group_nodes
-from gpuhandoff.transaction.journal import JournalDirectory
-from gpuhandoff.transaction.record import Record
-from gpuhandoff.transaction.state import Standing, derive
+from gpuhandoff.transaction.state import Standing
 
 log = logging.getLogger(__name__)
 
 PATIENCE = 5.0
 """Seconds after a survey that failed."""
-
-Running = Callable[[PciAddress], tuple[Operation, str] | None]
-"""Tells the operation and the object path of the job that works on a GPU."""
 
 
 class Fleet:
@@ -41,24 +34,17 @@ class Fleet:
     def __init__(
         self,
         host: Host,
-        journals: JournalDirectory,
         tree: ObjectTree,
         services: Sequence[str],
-        running: Running,
-        changed: Callable[[PciAddress, Record | None], None],
-        verdict: Callable[[World, Gpu], Verdict],
+        cards: Cards,
         surveyed: Callable[[World], None] = lambda _: None,
     ) -> None:
         self._host = host
-        self._journals = journals
         self._tree = tree
         self._services = tuple(services)
-        self._running = running
-        self._changed = changed
-        self.verdict = verdict
+        self._cards = cards
         self._surveyed = surveyed
         self._world: World | None = None
-        self._standings: dict[PciAddress, Standing] = {}
         self._unsubscribe: Callable[[], None] | None = None
         self._stale = asyncio.Event()
         self._postponed = False
@@ -78,11 +64,15 @@ class Fleet:
 
     def standings(self) -> list[tuple[PciAddress, Standing]]:
         """Return where every GPU is."""
-        return sorted(self._standings.items(), key=lambda one: one[0])
+        return self._cards.standings()
 
     def away(self) -> list[PciAddress]:
         """Return the GPUs that have an open journal."""
-        return self._journals.addresses()
+        return self._cards.away()
+
+    def verdict(self, world: World, gpu: Gpu) -> Verdict:
+        """Return whether a GPU will come back from a guest."""
+        return self._cards.verdict(world, gpu)
 
     def use_services(self, services: Sequence[str]) -> None:
         """Look at these GPU services from now on (configuration reloaded)."""
@@ -127,13 +117,12 @@ class Fleet:
     def _see(self, world: World) -> World:
         gone = {gpu.address for gpu in self._world.gpus} - {gpu.address for gpu in world.gpus} if self._world else set()
         for address in gone:
-            self._tree.withdraw(gpu_path(address))
-            self._standings.pop(address, None)
+            self._cards.withdraw(address)
         self._announce_drivers(world)
         self._world = world
         self._watch_groups({node for gpu in world.gpus if gpu.on_vfio for node in group_nodes(self._host, gpu)})
         for gpu in world.gpus:
-            self._publish(gpu)
+            self._cards.publish(world, gpu)
         layout = layout_of(world)
         told = {"Gpus": [str(gpu.address) for gpu in world.gpus], "Layout": str(layout.kind), "LayoutReason": layout.reason}
         self._tree.update(MANAGER_PATH, MANAGER_INTERFACE, told)
@@ -155,62 +144,18 @@ class Fleet:
         """Derive the state of one GPU again and publish what changed."""
         gpu = self.world.gpu(address)
         if gpu is not None:
-            self._publish(gpu)
+            self._cards.publish(self.world, gpu)
         if self._postponed and not self._is_busy():
             self._stale.set()
 
     def refresh_all(self) -> None:
         """Publish all GPUs again: what is known of them, not they, has changed."""
         for gpu in self.world.gpus:
-            self._publish(gpu)
+            self._cards.publish(self.world, gpu)
 
     def properties(self, gpu: Gpu) -> dict[str, object]:
         """Return a GPU's bus properties."""
-        return self._properties(gpu, self._journals.record(gpu.address))
-
-    def _properties(self, gpu: Gpu, record: Record | None) -> dict[str, object]:
-        standing = self._standings[gpu.address]
-        running = self._running(gpu.address)
-        verdict = self.verdict(self.world, gpu)
-        return {
-            "Address": str(gpu.address),
-            "Name": gpu.name,
-            "Functions": [str(function.address) for function in gpu.functions],
-            "IommuGroup": -1 if gpu.display.iommu_group is None else gpu.display.iommu_group,
-            "State": str(standing.state),
-            "Reason": standing.reason,
-            "Driver": gpu.display.driver or "",
-            "DrivesDisplay": drives_display(self.world, gpu),
-            "Desktop": why_desktop_stays(self.world, gpu),
-            "Connectors": list(gpu.connected),
-            "Integrated": is_integrated(gpu),
-            "Asleep": gpu.display.power.asleep,
-            "Vm": record.vm if record is not None else "",
-            "Owner": f"{gpu.guest.name} (pid {gpu.guest.pid})" if gpu.guest else "",
-            "Job": running[1] if running else "/",
-            "ResetVerdict": str(verdict.kind),
-            "ResetReason": verdict.reason,
-            "ResetSource": verdict.source,
-            "ResetRisk": verdict.refuses,
-            "Needed": verdict.needed,
-            "Guests": verdict.runs,
-        }
-
-    def _publish(self, gpu: Gpu) -> None:
-        running = self._running(gpu.address)
-        record = self._journals.record(gpu.address)
-        aside = record is None and self._journals.has_aside(gpu.address)
-        standing = derive(gpu, record, running[0] if running else None, aside=aside)
-        if aside and standing.state is State.HOST:
-            self._journals.forget_aside(gpu.address)
-        before = self._standings.get(gpu.address)
-        self._standings[gpu.address] = standing
-        path = gpu_path(gpu.address)
-        self._tree.publish(path, GPU_INTERFACE, self._properties(gpu, record))
-        if before is not None and before != standing:
-            log.info("%s is now %s %s", gpu.address, standing.state, standing.reason, extra={"GPU": str(gpu.address)})
-            self._tree.emit(MANAGER_PATH, MANAGER_INTERFACE, "StateChanged", path, str(standing.state), standing.reason)
-        self._changed(gpu.address, record)
+        return self._cards.properties(self.world, gpu)
 
     def _watch_groups(self, nodes: set[str]) -> None:
         """Hear of virtual machines that take a GPU or let it go: the kernel has no uevent for that."""
@@ -279,4 +224,4 @@ class Fleet:
                 await self.look_again()
 
     def _is_busy(self) -> bool:
-        return any(self._running(gpu.address) for gpu in self.world.gpus)
+        return any(self._cards.at_work(gpu.address) for gpu in self.world.gpus)

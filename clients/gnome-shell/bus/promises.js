@@ -16,22 +16,15 @@ const FLAGS = Gio.DBusProxyFlags.DO_NOT_AUTO_START;
  * @returns {Promise<Gio.DBusProxy>} the proxy, with its properties
  */
 export function openProxy(connection, name, path, iface, cancellable) {
-    return new Promise((resolve, reject) => {
+    return unlessCancelled(cancellable, new Promise((resolve, reject) => {
         Gio.DBusProxy.new(connection, FLAGS, null, name, path, iface, cancellable, (_source, result) => {
-            let proxy;
             try {
-                proxy = Gio.DBusProxy.new_finish(result);
+                resolve(Gio.DBusProxy.new_finish(result));
             } catch (error) {
                 reject(error);
-                return;
             }
-            // It may have been finished just before it was cancelled.
-            if (cancellable.is_cancelled())
-                reject(cancelled());
-            else
-                resolve(proxy);
         });
-    });
+    }));
 }
 
 /**
@@ -45,20 +38,16 @@ export function callMethod(connection, call, cancellable) {
     const flags = call.ask
         ? Gio.DBusCallFlags.ALLOW_INTERACTIVE_AUTHORIZATION | Gio.DBusCallFlags.NO_AUTO_START
         : Gio.DBusCallFlags.NO_AUTO_START;
-    return new Promise((resolve, reject) => {
+    return unlessCancelled(cancellable, new Promise((resolve, reject) => {
         connection.call(call.name, call.path, call.iface, call.member, call.parameters ?? null, null,
             flags, call.timeout ?? -1, cancellable, (_source, result) => {
                 try {
-                    const reply = connection.call_finish(result);
-                    if (cancellable?.is_cancelled())
-                        reject(cancelled());
-                    else
-                        resolve(reply.recursiveUnpack());
+                    resolve(connection.call_finish(result).recursiveUnpack());
                 } catch (error) {
                     reject(error);
                 }
             });
-    });
+    }));
 }
 
 /**
@@ -95,4 +84,21 @@ function nameOf(error) {
  */
 function cancelled() {
     return new GLib.Error(Gio.IOErrorEnum, Gio.IOErrorEnum.CANCELLED, 'cancelled');
+}
+
+/**
+ * What has been answered may be cancelled before anybody sees it: promises go on in a turn of the main loop of their own,
+ * and other things have theirs in between.
+ *
+ * @param {Gio.Cancellable} cancellable - ends it
+ * @param {Promise} answer - that is waited for
+ * @returns {Promise} the same; rejected as cancelled where nobody wants it any more
+ */
+async function unlessCancelled(cancellable, answer) {
+    const [outcome] = await Promise.allSettled([answer]);
+    if (cancellable?.is_cancelled())
+        throw cancelled();
+    if (outcome.status === 'rejected')
+        throw outcome.reason;
+    return outcome.value;
 }

@@ -14,8 +14,8 @@ from collections.abc import Callable
 import pytest
 
 from tests.support import fault_effects
+from tests.support.fault_case import DIRECTIONS, MOMENTS
 from tests.support.fault_matrix import MACHINES, Result, attempt_in_parallel, chosen, everything, operations
-from tests.support.fault_trial import DIRECTIONS, MOMENTS
 
 
 @pytest.mark.parametrize("direction", DIRECTIONS)

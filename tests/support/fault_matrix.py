@@ -26,7 +26,8 @@ from gpuhandoff.simulation.clock import run
 from gpuhandoff.transaction import journal
 from gpuhandoff.transaction.record import parse
 from tests.support import fault_effects
-from tests.support.fault_trial import MOMENTS, NOTHING, Case, Done, Trial
+from tests.support.fault_case import MOMENTS, NOTHING, Case, Done
+from tests.support.fault_trial import Trial
 
 ALL = "GPUHANDOFF_TEST_ALL"
 """Set to try the complete cross product."""

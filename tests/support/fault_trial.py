@@ -7,7 +7,7 @@ import contextlib
 import re
 from collections import Counter
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -18,19 +18,14 @@ from gpuhandoff.simulation.faults import Effect, Hang, Operation, Perform, refus
 from gpuhandoff.simulation.lives import KilledError
 from gpuhandoff.simulation.scenarios import GPU, INTEL_GPU, SCENARIOS, SECOND_GPU
 from gpuhandoff.simulation.snapshot import differences
-from gpuhandoff.steps.load_vfio import FAMILY
 from gpuhandoff.transaction.journal import Journal
 from tests.support import fault_effects
+from tests.support.fault_case import Case, Done, UnexpectedError
+from tests.support.fault_verdict import check_cause, check_outcome, is_stuck, is_tolerated
 from tests.support.product import OPTIONS, Product
 
 OTHERS = {"igpu-dgpu": INTEL_GPU, "twin": SECOND_GPU}
 """Another GPU of the same machine."""
-DIRECTIONS = ("handoff", "reclaim", "rollback", "recovery")
-"""A rollback is a handoff whose last write fails; a recovery one whose daemon is killed there. Both undo everything."""
-MOMENTS = ("", "before", "during", "after", "unwritten", "written", "undo", "later")
-"""When the daemon is killed: never; just before the operation with the fault reaches the machine; while it is under way;
-when it has come to its end, before the daemon knows; at the next line of the journal, before it is written or after; at the
-next operation of an undo; when all has come to an end."""
 TRIGGER = "/nr_hugepages"
 LONG = 900.0
 """Seconds of the machine's time in which every job has ended."""
@@ -38,38 +33,6 @@ AFTERWARDS = 3.0
 """Seconds in which sessions and sound cards are there again."""
 BY_ITSELF = 60.0
 STARTS = 3
-
-
-class UnexpectedError(AssertionError):
-    """An end that must not be."""
-
-
-@dataclass(frozen=True, slots=True)
-class Case:
-    """What goes wrong when, for whom."""
-
-    scenario: str
-    direction: str
-    operation: Operation
-    nth: int
-    """Which of the operations that are the same."""
-    fault: str = ""
-    moment: str = ""
-
-    def __str__(self) -> str:
-        """Return what a person needs to see what was tried."""
-        what = f"{self.operation.kind} {self.operation.target} {self.operation.detail!r} ({self.nth})"
-        return f"{self.scenario} {self.direction}: {what}: {self.fault or 'no fault'}, killed {self.moment or 'never'}"
-
-
-@dataclass(frozen=True, slots=True)
-class Done:
-    """An operation as it was seen in a move without faults, and the step that it was part of."""
-
-    operation: Operation
-    nth: int
-    step: str
-    phase: str
 
 
 class Trial:
@@ -250,13 +213,13 @@ class Trial:
     async def _judge(self, before: dict[str, Any], outcome: RemoteError | None) -> str:
         product = self.product
         status = await self._status()
-        self._check_outcome(outcome, status)
+        check_outcome(self.case, outcome, status)
         end = "stuck" if status["state"] == "stuck" else ""
         if end:
             await self._check_stuck(status)
-        elif outcome is not None and _is_stuck(outcome):  # and has gone on by itself since
+        elif outcome is not None and is_stuck(outcome):  # and has gone on by itself since
             end = "stuck"
-            self._check_cause(outcome.message)
+            check_cause(self.case, outcome.message, self._struck_at)
         if self._hang is not None and self._hang.struck:
             end = await self._until_resolved(status)
         elif end:
@@ -269,7 +232,7 @@ class Trial:
             status = await self._status()
         if status["state"] != "host":
             raise UnexpectedError(f"the GPU ends in {status['state']}: {status['reason']}")
-        left = [line for line in differences(before, product.machine.snapshot()) if not self._tolerated(line)]
+        left = [line for line in differences(before, product.machine.snapshot()) if not is_tolerated(self.case, line)]
         if left or product.journals():
             raise UnexpectedError(f"not restored: {'; '.join([*left[:6], *product.journals()])}")
         return end or "restored"
@@ -283,15 +246,6 @@ class Trial:
             if not error.name.endswith(".WrongState") and not self._died(error):
                 raise
         await self._settle()
-
-    def _tolerated(self, difference: str) -> bool:
-        """VFIO's modules may stay where the kernel refuses to remove them: that is no reason to call a GPU stuck."""
-        operation = self.case.operation
-        return (
-            operation.kind == "remove-module"
-            and operation.target in FAMILY
-            and difference.startswith((*(f"/modules/{name}:" for name in FAMILY), "/nodes: + /dev/vfio/vfio"))
-        )
 
     async def _until_resolved(self, status: dict[str, Any]) -> str:
         """Have the kernel finish: whatever was stuck because of it has to go on by itself."""
@@ -330,43 +284,14 @@ class Trial:
         """Tell whether the daemon was killed while it was asked: that is this case's kill, and no answer."""
         return error.name == NO_REPLY and self.case.moment != "" and self.product.daemon is None
 
-    def _check_outcome(self, outcome: RemoteError | None, status: dict[str, Any]) -> None:
-        """What the caller was told has to be true."""
-        state, direction = status["state"], self.case.direction
-        killed = self.case.moment not in {"", "later"}
-        if outcome is None:
-            if self.case.moment == "" and direction in {"handoff", "reclaim"}:
-                wanted = "detached" if direction == "handoff" else "host"
-                if state != wanted:
-                    raise UnexpectedError(f"{direction} succeeded and the GPU is {state}: {status['reason']}")
-            return
-        if killed and outcome.name == NO_REPLY:
-            return
-        if (
-            "internal error" in outcome.message
-            or " in the handler" in outcome.message
-            or not outcome.name.startswith("org.")
-        ):
-            raise UnexpectedError(f"an internal error: {outcome.name}: {outcome.message}")
-        if _is_stuck(outcome) != (state == "stuck") and not (_is_stuck(outcome) and state == "host"):
-            raise UnexpectedError(f"the caller was told {outcome.name} and the GPU is {state}: {outcome.message}")
-
     async def _check_stuck(self, status: dict[str, Any]) -> None:
         """The step and the cause are named, only this GPU refuses."""
-        self._check_cause(status["reason"])
+        check_cause(self.case, status["reason"], self._struck_at)
         if not await self._refusal(GPU):
             raise UnexpectedError("the stuck GPU does not refuse a handoff")
         other = OTHERS.get(self.case.scenario)
         if other is not None and (name := await self._refusal(other)) in {"Stuck", "Busy", "WrongState"}:
             raise UnexpectedError(f"another GPU refuses as well: {name}")
-
-    def _check_cause(self, reason: str) -> None:
-        wanted = fault_effects.causes(self.case.operation, self.case.fault)
-        if not any(one in reason for one in wanted):
-            raise UnexpectedError(f"stuck, but the cause is not named ({' or '.join(wanted)}): {reason}")
-        step, phase = self._struck_at
-        if phase in {"apply", "undo"} and f"stuck at {step}:" not in reason:
-            raise UnexpectedError(f"stuck, but the step is not named ({step}): {reason}")
 
     async def _refusal(self, gpu: str) -> str:
         try:
@@ -401,14 +326,9 @@ def journal_lines(on_line: Callable[[Callable[[], None]], None]) -> Iterator[Non
         Journal.append = append  # type: ignore[method-assign]
 
 
-def _is_stuck(error: RemoteError) -> bool:
-    return error.name.endswith(".Stuck")
-
-
 def _lasting(operation: Operation) -> Operation:
     """Return an operation without the number that polkit's questions carry."""
     return replace(operation, detail=_QUESTION.sub("", operation.detail))
 
 
 _QUESTION = re.compile(r" gpuhandoff-\d+-\d+$")
-NOTHING = Operation("", "")

@@ -12,7 +12,7 @@ from hypothesis import HealthCheck, settings
 
 from tests.support.fault_matrix import Result, total
 
-KILLED_INSIDE = ("tests/simulated/", "tests/unit/test_runner.py")
+KILLED_INSIDE = ("tests/simulated/", "tests/unit/test_runner_deaths.py")
 """Here daemons are killed inside the test's own process, which keeps the descriptors that a real one would lose."""
 
 if not os.environ.get("CI"):  # there Hypothesis does so by itself: how long a test takes says nothing on a busy machine

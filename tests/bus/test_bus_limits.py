@@ -23,8 +23,8 @@ from gpuhandoff.service import callers, line
 from gpuhandoff.service.bus import DBus, connect, library, reader
 from gpuhandoff.service.bus.library import MendedBus
 from gpuhandoff.service.callers import PER_USER
-from tests.bus.test_bus_attacks import LIMITS, a_call, echo, is_alive
 from tests.support.bus import PrivateBus
+from tests.support.calls import LIMITS, a_call, echo, is_alive
 from tests.support.polkit import FakePolkit
 from tests.support.stranger import Stranger
 

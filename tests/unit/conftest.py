@@ -13,3 +13,9 @@ from tests.support.runner_bench import Bench
 def bench(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Bench:
     monkeypatch.setattr("gpuhandoff.transaction.runner.PAUSE", 0)
     return Bench(tmp_path)
+
+
+@pytest.fixture
+def etc(tmp_path: Path) -> Path:
+    (tmp_path / "conf.d").mkdir()
+    return tmp_path

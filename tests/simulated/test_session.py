@@ -210,6 +210,47 @@ async def test_the_answer_to_an_unsaved_changes_dialog_decides(tmp_path: Path, *
         assert close or "objects: the desktop was told to stay." in why
 
 
+@pytest.mark.parametrize("end", ["cancelled", "killed"])
+@in_virtual_time
+async def test_a_handoff_that_ends_while_we_still_ask_about_it_ends_no_desktop(tmp_path: Path, end: str) -> None:
+    async with desk(tmp_path) as one:
+        plasma = await one.log_in("plasma")
+        assert isinstance(plasma, FakePlasma)
+        one.notifications.hangs = True  # for as long as the program waits to know what can be shown
+        asker = Participant(one.product, 0)
+        await started(one.product, uid=0)
+        await asyncio.sleep(1)
+        if end == "killed":
+            one.product.kill()
+        else:
+            await asker.on_job("Cancel")
+        await asyncio.sleep(300)
+        assert plasma.logouts == 0
+        if end == "killed":
+            await one.product.start_daemon()
+
+
+@pytest.mark.parametrize(("kind", "when"), [("plasma", 0.0), ("plasma", 0.3), ("gnome", 0.0)])
+@in_virtual_time
+async def test_a_cancel_while_the_desktop_is_still_being_asked_ends_it_not(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, kind: str, when: float
+) -> None:
+    """Right after the countdown: while it is looked for, or while the bus still starts what logs out."""
+    async with desk(tmp_path) as one:
+        desktop = await one.log_in(kind)
+        assert desktop is not None
+        desktop.slow = 0.2
+        if isinstance(desktop, FakePlasma):
+            monkeypatch.setattr("gpuhandoff_session.desktops.os.kill", lambda *_: desktop.kill_helper())
+        await started(one.product, uid=0)
+        await one.notifications.until("ends now")
+        await asyncio.sleep(when)
+        one.notifications.press("cancel")
+        assert (await ended(one))[0] == "cancelled"
+        await asyncio.sleep(300)
+        assert one.ended_at == 0.0
+
+
 @pytest.mark.parametrize("answers", [True, False])
 @in_virtual_time
 async def test_a_program_of_gnomes_that_wants_the_session_to_stay_is_named(tmp_path: Path, *, answers: bool) -> None:

@@ -173,6 +173,8 @@ class FakePlasma:
         self.answer: asyncio.Future[bool] = asyncio.get_running_loop().create_future()
         """Whether to close, or to stay."""
         self.hangs = False
+        self.slow = 0.0
+        """Seconds that the bus takes to start plasma-shutdown."""
         self.target = "active"
         self._helper: LoopbackBus | None = None
         self._logout: asyncio.Task[None] | None = None
@@ -192,6 +194,7 @@ class FakePlasma:
         self._leave()
 
     async def _start_helper(self) -> None:
+        await asyncio.sleep(self.slow)
         self._helper = self._broker.connect(uid=1000)
         self._helper.serve(self._answer)
         await self._helper.request_name("org.kde.Shutdown")
@@ -248,6 +251,8 @@ class FakeGnome:
         self._bus = broker.connect(uid=1000)
         self._ended = ended
         self.modes: list[int] = []
+        self.slow = 0.0
+        """Seconds that an answer takes."""
         self.inhibitors: dict[str, tuple[str, str, int]] = {}
         """By path: program, reason, flags (1: logging out, 4: suspending)."""
 
@@ -261,6 +266,7 @@ class FakeGnome:
         self._bus.emit(Signal("/org/gnome/SessionManager", self.NAME, "InhibitorRemoved", "o", (path,)))
 
     async def _answer(self, call: Call) -> Reply:
+        await asyncio.sleep(self.slow)
         match call.member:
             case "IsInhibited":
                 return Reply("b", (any(flags & call.body[0] for _, _, flags in self.inhibitors.values()),))

@@ -16,6 +16,7 @@ from gpuhandoff_session.farewell import (
     Finished,
     Object,
     Obstructed,
+    Removed,
     Show,
     Stage,
     State,
@@ -145,8 +146,18 @@ def test_how_it_went_is_told_where_the_desktop_is_still_there() -> None:
 
 @pytest.mark.parametrize(("result", "expected"), [("cancelled", [Act.LEAVE, Act.STAY]), ("done", [Act.LEAVE])])
 def test_a_handoff_that_somebody_else_cancels_ends_no_desktop(result: str, expected: list[Effect]) -> None:
-    _, done = play((0.0, ASKED), (15.0, Tick()), (16.0, Finished(JOB, result, "")))
+    state, done = play((0.0, ASKED), (15.0, Tick()), (16.0, Removed(OTHER, "done")), (17.0, Removed(JOB, result)))
+    assert state.stage is Stage.OVER
     assert acts(done) == expected
+    assert acts(list(step(state, Finished(JOB, result, ""), 18.0)[1])) == []
+
+
+def test_the_countdown_ends_with_the_handoff_and_not_with_what_there_is_to_tell() -> None:
+    _, done = play(
+        (0.0, ASKED), (14.0, Removed(JOB, "cancelled")), (15.0, Tick()), (16.0, Finished(JOB, "cancelled", "Gone."))
+    )
+    assert acts(done) == []
+    assert shown(done)[-1] == "RTX 4070 stays here"
 
 
 def test_a_daemon_that_goes_away_takes_the_handoff_along() -> None:

@@ -57,6 +57,8 @@ class Plasma:
         self._session = session
         self._report = report
         self._leaving = False
+        self._asked = False
+        """Whether plasma-shutdown was asked to log out and has not ended since."""
         self._listens = False
         self._helper = ""
         self._looking: asyncio.Task[None] | None = None
@@ -68,28 +70,41 @@ class Plasma:
             if not self._listens:
                 self._listens = True
                 await self._session.watch(self.SHUTDOWN, lambda *_: None, self._on_helper)
+            if not self._leaving:  # told to stay meanwhile
+                return
+            self._asked = True
             await self._session.call(self.SHUTDOWN, "logout", timeout=ACTIVATION)
         except CallError as error:
-            self._leaving = False
+            self._leaving = self._asked = False
             log.warning("Plasma cannot be asked to end: %s", error.message)
             self._report(Unable())
 
     async def stay(self) -> None:
-        """End plasma-shutdown before it goes on, and do what it does when it is told to stay."""
+        """End plasma-shutdown before it goes on; one that the bus is still starting ends when it comes."""
         self._leaving = False
+        if self._asked and self._helper:
+            await self._end_helper()
+
+    async def _end_helper(self) -> None:
+        """Do what it does when it is told to stay."""
+        self._asked = False
         try:
-            owner = await self._session.owner(self.SHUTDOWN.name)
-            if owner:
-                (pid,) = await self._session.call(Service(DBUS, DBUS_PATH, DBUS), "GetConnectionUnixProcessID", "s", owner)
-                os.kill(pid, signal.SIGTERM)
+            (pid,) = await self._session.call(
+                Service(DBUS, DBUS_PATH, DBUS), "GetConnectionUnixProcessID", "s", self._helper
+            )
+            os.kill(pid, signal.SIGTERM)
             await self._session.call(self.SERVER, "resetLogout")
         except (CallError, OSError) as error:
             log.warning("Plasma may still log out: %s", error)
 
     def _on_helper(self, owner: str) -> None:
         before, self._helper = self._helper, owner
-        if self._leaving and before and not owner:
-            self._looking = asyncio.create_task(self._look())
+        if owner and self._asked and not self._leaving:
+            self._looking = asyncio.create_task(self._end_helper())
+        elif before and not owner:
+            self._asked = False
+            if self._leaving:
+                self._looking = asyncio.create_task(self._look())
 
     async def _look(self) -> None:
         """Tell a desktop that stays from one that ends when plasma-shutdown has ended: it has stopped the target before."""
@@ -119,17 +134,21 @@ class Gnome:
     def __init__(self, session: Connection, report: Report) -> None:
         self._session = session
         self._report = report
+        self._leaving = False
         self._waiting = False
         self._listens = False
         self._looking: asyncio.Task[None] | None = None
 
     async def leave(self) -> None:
         """Log out, unless a program objects: then say which, and when none does any more."""
+        self._leaving = True
         try:
             if not self._listens:
                 self._listens = True
                 await self._session.watch(self.MANAGER, self._heard, lambda _: None)
             asking = await self._asking()
+            if not self._leaving:  # told to stay meanwhile
+                return
             self._waiting = bool(asking)
             if asking:
                 self._report(Obstructed(asking))
@@ -140,8 +159,8 @@ class Gnome:
             self._report(Unable())
 
     async def stay(self) -> None:
-        """Wait no longer. A logout that has begun is a question on the screen by now, which has a button for it."""
-        self._waiting = False
+        """Wait no longer. Nobody can take back a logout that was asked for."""
+        self._leaving = self._waiting = False
 
     def _heard(self, member: str, _: list[Any]) -> None:
         if self._waiting and member in {"InhibitorAdded", "InhibitorRemoved"}:

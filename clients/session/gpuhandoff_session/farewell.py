@@ -104,8 +104,16 @@ class Stayed:
 
 
 @dataclass(frozen=True, slots=True)
+class Removed:
+    """The job has ended; what it has to say is not known yet."""
+
+    job: str
+    result: str
+
+
+@dataclass(frozen=True, slots=True)
 class Finished:
-    """The job has ended, and this desktop is still there."""
+    """What an ended job has to say, and this desktop is still there."""
 
     job: str
     result: str
@@ -117,7 +125,7 @@ class Deserted:
     """The daemon is gone."""
 
 
-Event = Announced | Tick | Choice | Obstructed | Unable | Stayed | Finished | Deserted
+Event = Announced | Tick | Choice | Obstructed | Unable | Stayed | Removed | Finished | Deserted
 
 # What is done.
 
@@ -164,6 +172,8 @@ def step(state: State, event: Event, now: float) -> Step:
     if state.parting is None:
         return state, ()
     match event:
+        case Removed(job, result):
+            return _removed(state, result) if job == state.parting.job else (state, ())
         case Finished():
             return _finished(state, state.parting, event)
         case Deserted():
@@ -224,10 +234,14 @@ def _stay(state: State) -> tuple[Act, ...]:
     return (Act.STAY,) if state.stage is Stage.LEAVING else ()
 
 
+def _removed(state: State, result: str) -> Step:
+    """Nobody ends a desktop for what is over."""
+    return replace(state, stage=Stage.OVER), _stay(state) if result != "done" else ()
+
+
 def _finished(state: State, parting: Parting, event: Finished) -> Step:
     if event.job != parting.job:
         return state, ()
-    stay = _stay(state) if event.result != "done" else ()
     ours = state.objection and event.result == "cancelled"
     message = sentences.refused(state.objection) if ours else event.message
-    return State(), (*stay, Show(sentences.finished(parting.card, parting.vm, event.result, message)))
+    return State(), (Show(sentences.finished(parting.card, parting.vm, event.result, message)),)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
+from collections import deque
 from collections.abc import Coroutine
 from dataclasses import dataclass
 from typing import Any
@@ -21,7 +22,9 @@ from gpuhandoff_session.farewell import (
     Event,
     Finished,
     Object,
+    Removed,
     Show,
+    Stage,
     State,
     Tick,
     Wake,
@@ -33,6 +36,9 @@ from gpuhandoff_session.notifications import Notifications
 
 LAST_WAIT = 8.0
 """Seconds that the end of the session may take from when we are told to end."""
+
+REMEMBERED = 64
+"""Jobs of which it is known that they have ended: more than can end while one is asked about."""
 
 log = logging.getLogger(__name__)
 
@@ -60,6 +66,10 @@ class Session:
         self._timer: asyncio.TimerHandle | None = None
         self._tasks: set[asyncio.Task[None]] = set()
         self._departing = False
+        self._owner = ""
+        """The daemon's unique name on the bus."""
+        self._removed: deque[str] = deque(maxlen=REMEMBERED)
+        """Jobs of this daemon that have ended."""
 
     async def run(self, stopping: asyncio.Event) -> bool:
         """Serve until told to stop; return whether that was why, and not that a bus is gone."""
@@ -120,9 +130,13 @@ class Session:
             case "PrepareForHandoff", [_, False]:
                 self._soon(self._daemon.inhibit())
             case "JobRemoved", [str(job), str(result)]:
-                self._soon(self._ended(job, result))
+                self._removed.append(job)
+                self.dispatch(Removed(job, result))
+                self._soon(self._finish(job, result))
 
     def _on_daemon(self, owner: str) -> None:
+        self._owner = owner
+        self._removed.clear()
         if owner:
             self._soon(self._arrive())
         else:
@@ -138,20 +152,23 @@ class Session:
         await self._tell()
 
     async def _announce(self, gpu: str) -> None:
+        daemon = self._owner
         handoff = await self._daemon.handoff(gpu)
         if handoff is None or self._setting.user not in handoff.desktops:
             return
         until = asyncio.get_running_loop().time() + handoff.wait
         programs, more = await self._daemon.programs(handoff)
         countdown = self._setting.countdown if await self._notifications.usable() else 0.0
-        self.dispatch(Announced(handoff.job, handoff.card, handoff.vm, programs, more, until, countdown))
+        if daemon == self._owner and handoff.job not in self._removed:  # it may have been cancelled while we asked
+            self.dispatch(Announced(handoff.job, handoff.card, handoff.vm, programs, more, until, countdown))
 
     async def _leave(self) -> None:
         if self._desktop is None:
             self._desktop = await find_desktop(self._setting.session, self.dispatch)
-        await self._desktop.leave()
+        if self._state.stage is Stage.LEAVING:  # the person may have changed their mind while we looked
+            await self._desktop.leave()
 
-    async def _ended(self, job: str, result: str) -> None:
+    async def _finish(self, job: str, result: str) -> None:
         if self._state.parting is not None:
             self.dispatch(Finished(job, result, await self._daemon.message(job)))
         if self._state.parting is None:

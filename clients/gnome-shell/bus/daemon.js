@@ -30,7 +30,12 @@ export class Daemon {
 
     /** Look for the service and follow it, whenever it comes and goes. */
     async start() {
-        this._manager = await RemoteObject.open(this._connection, MANAGER_PATH, MANAGER, this._cancellable, () => this._sync());
+        const manager = await RemoteObject.open(this._connection, MANAGER_PATH, MANAGER, this._cancellable, () => this._sync());
+        if (this._cancellable.is_cancelled()) {
+            manager.close();
+            return;
+        }
+        this._manager = manager;
         this._manager.connect('g-signal', (_proxy, _sender, member, parameters) => this._onSignal(member, parameters));
         this._manager.connect('notify::g-name-owner', () => this._onOwner());
         this._onOwner();

@@ -31,7 +31,12 @@ export class TrackedCard {
 
     /** Fetch the card's properties and follow them. */
     async open() {
-        this._object = await RemoteObject.open(this._connection, this.path, GPU, this._cancellable, () => this._read());
+        const object = await RemoteObject.open(this._connection, this.path, GPU, this._cancellable, () => this._read());
+        if (this._cancellable.is_cancelled()) {
+            object.close();
+            return;
+        }
+        this._object = object;
         this._read();
     }
 
@@ -70,7 +75,7 @@ export class TrackedCard {
         this.progress = null;
         try {
             const job = await RemoteObject.open(this._connection, path, JOB, this._cancellable, () => this._readJob());
-            if (path !== this._jobPath) {
+            if (path !== this._jobPath || this._cancellable.is_cancelled()) {
                 job.close();
                 return;
             }

@@ -5,7 +5,7 @@ import {said} from './daemonTexts.js';
 import {nameOf} from './card.js';
 import {secondsWords, stepWords} from './steps.js';
 import {verdictWords} from './verdict.js';
-import {_, capital, fill} from './translation.js';
+import {_, ngettext, capital, fill} from './translation.js';
 
 /** Permissions for which polkit asks an ordinary person for a password. */
 const GUARDED = ['handoff-display', 'handoff-others', 'accept-risk', 'terminate-holders', 'evict-guest']
@@ -102,7 +102,7 @@ function lossesOf(preview) {
     const named = programs.join(', ');
     const lost = [];
     if (programs.length)
-        lost.push(more ? fill(_('These programs end: {named} and {more} more'), {named, more}) : fill(_('These programs end: {named}'), {named}));
+        lost.push(more ? fill(ngettext('These programs end: {named} and {more} more', 'These programs end: {named} and {more} more', more), {named, more}) : fill(_('These programs end: {named}'), {named}));
     for (const one of preview.ended ?? [])
         lost.push(fill(_('This program is ended: {one}'), {one}));
     for (const text of preview.lost ?? [])

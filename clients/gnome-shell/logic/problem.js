@@ -36,12 +36,12 @@ const KNOWN = {
 const UNKNOWN = [N_('It did not work'), N_('“gpuhandoff history” in a terminal has the details.')];
 
 /**
- * @param {object} problem - name and message of an error
+ * @param {object} problem - name and message of an error; final: whether the message says all that there is to do
  * @returns {object} title, text (the service's own sentence), remedy
  */
 export function problemWords(problem) {
     const [title, remedy] = KNOWN[problem.name] ?? UNKNOWN;
-    return {title: _(title), text: withoutOption(problem.message), remedy: _(remedy)};
+    return {title: _(title), text: withoutOption(problem.message), remedy: problem.final ? '' : _(remedy)};
 }
 
 /**

@@ -12,6 +12,9 @@ const KINDS = {
     'broken': N_('Does not come back before a restart'),
 };
 
+/** What the service says where nobody has reported the card. */
+const NO_SOURCE = 'none found';
+
 /** Those that need no warning. */
 const CALM = ['safe', 'unknown'];
 
@@ -23,7 +26,7 @@ export function verdictWords(verdict) {
     if (!verdict.kind)
         return null;
     const line = KINDS[verdict.kind] ? _(KINDS[verdict.kind]) : verdict.kind;
-    const because = verdict.source ? fill(_('{reason} (says {source})'), verdict) : verdict.reason;
+    const because = verdict.source && verdict.source !== NO_SOURCE ? fill(_('{reason} (says {source})'), verdict) : verdict.reason;
     // A card that the desktop can do without is no loss that anybody has to be warned of.
     const warning = verdict.risk || (verdict.needed && !CALM.includes(verdict.kind));
     return {line, because, warning};

@@ -29,7 +29,7 @@ class GpuHandoffIndicator extends QuickSettings.SystemIndicator {
             icon: name => this._icon(name),
             holders: (address, cancellable) => this._daemon.holders(address, cancellable),
             plan: (card, direction) => this._openPlan(card, direction),
-            cancel: card => this._attempt(card, this._daemon.cancel(card.job)),
+            cancel: card => this._cancel(card),
             wake: () => this._wake(),
             dismiss: card => this._tracked(card)?.setProblem(null),
         });
@@ -105,6 +105,16 @@ class GpuHandoffIndicator extends QuickSettings.SystemIndicator {
             const problem = problemOf(error);
             this._tracked(card)?.setProblem(problem);
             this._tell(card, 'refused', problem);
+        }
+    }
+
+    async _cancel(card) {
+        try {
+            await this._daemon.cancel(card.job);
+        } catch (error) {
+            // Whether somebody may cancel is no matter of passwords: the message says whose job it is.
+            if (!isCancelled(error))
+                this._tracked(card)?.setProblem({...problemOf(error), final: true});
         }
     }
 

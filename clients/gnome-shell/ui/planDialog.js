@@ -76,9 +76,10 @@ class GpuHandoffPlanDialog extends ModalDialog.ModalDialog {
         this._setButtons([]);
         try {
             const plan = planOf(await this._acts.preview(this._options, cancellable));
-            this._showPlan(plan);
+            if (!cancellable.is_cancelled())
+                this._showPlan(plan);
         } catch (error) {
-            if (isCancelled(error))
+            if (isCancelled(error) || cancellable.is_cancelled())
                 return;
             const problem = problemOf(error);
             this._showProblem(problemWords(problem), consentFor(problem, this._direction));

@@ -130,9 +130,11 @@ class GpuHandoffToggle extends QuickSettings.QuickMenuToggle {
         }
         try {
             const holders = holdersOf(await this._acts.holders(tracked.address, cancellable));
+            if (cancellable.is_cancelled())
+                return;
             this._entries.get(tracked.address)?.showHolders(holders);
         } catch (error) {
-            if (isCancelled(error))
+            if (isCancelled(error) || cancellable.is_cancelled())
                 return;
             // Who may not know it sees the rest all the same.
             this._entries.get(tracked.address)?.showHolders({heading: problemWords(problemOf(error)).title, lines: []});

@@ -57,6 +57,16 @@ TestCase {
         compare(plan.seconds, -1);
         compare([plan.steps.length, plan.programs.length, plan.lost.length, plan.more], [0, 0, 0, 0]);
         compare([plan.risk, plan.desktop], [false, ""]);
+        compare(plan.evicts, false);
+    }
+
+    function test_what_coming_back_means() {
+        const undone = { step: "bind-vfio", does: "undo it" };
+        const freed = { step: "release-functions", does: "give the functions back to their drivers" };
+        const evict = "org.gpuhandoff.evict-guest";
+        const preview = (steps, asks) => Plan.preview({ direction: "reclaim", steps: steps, asks: asks });
+        compare([preview([undone], []).undoes, preview([undone, freed], []).undoes], [true, false]);
+        compare([preview([undone], [evict]).evicts, preview([undone], ["org.gpuhandoff.reclaim"]).evicts], [true, false]);
     }
 
     function test_a_cost_is_told_once() {

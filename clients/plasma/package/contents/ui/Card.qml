@@ -44,7 +44,7 @@ QtObject {
     /** What would be done: Plan.preview and consents; null where nothing is planned. */
     property var planned: null
     property bool asking: false
-    /** The latest thing that went wrong: name, message, direction; null for nothing. */
+    /** The latest thing that went wrong: name, message, and direction: handoff, reclaim, or cancel; null for nothing. */
     property var failure: null
 
     property DBus.Properties gpu: DBus.Properties {
@@ -138,7 +138,7 @@ QtObject {
     }
 
     function cancel(): void {
-        DBus.SystemBus.asyncCall(Bus.call(jobPath, Bus.JOB, "Cancel", "", []), null, reply => fail(reply.error, "handoff"));
+        DBus.SystemBus.asyncCall(Bus.call(jobPath, Bus.JOB, "Cancel", "", []), null, reply => fail(reply.error, "cancel"));
     }
 
     /** A job that had to do with some card has ended; where it was this one's and not well, say why. */

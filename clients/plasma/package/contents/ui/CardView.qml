@@ -122,7 +122,8 @@ ColumnLayout {
         grave: kind !== "Cancelled"
         title: words.problem(view.card.failure?.name ?? "")
         message: Plan.sentence(view.card.failure?.message ?? "")
-        advice: words.advice(view.card.failure?.name ?? "")
+        // Whether somebody may cancel is no matter of passwords: the message says whose it is.
+        advice: view.card.failure?.direction === "cancel" ? "" : words.advice(view.card.failure?.name ?? "")
 
         PlasmaComponents.Button {
             visible: problem.kind === "InUse"

@@ -21,6 +21,9 @@ ColumnLayout {
 
     readonly property list<string> losses: {
         const found = [];
+        if (plan.evicts) {
+            found.push(i18n("The virtual machine that still runs on it is ended."));
+        }
         if (away && plan.desktop) {
             found.push(i18nc("whether it ends, and why", "Desktop: %1", plan.desktop));
         }
@@ -86,7 +89,7 @@ ColumnLayout {
     PlasmaComponents.Label {
         Layout.fillWidth: true
         visible: view.losses.length === 0
-        text: view.away ? i18n("You lose nothing.") : i18n("Everything that the handover changed is undone.")
+        text: view.away ? i18n("You lose nothing.") : view.plan.undoes ? i18n("Everything that the handover changed is undone.") : i18n("It goes back to its driver on this computer.")
         wrapMode: Text.Wrap
     }
 
@@ -122,7 +125,7 @@ ColumnLayout {
 
             Layout.fillWidth: true
             Layout.leftMargin: Kirigami.Units.largeSpacing
-            text: i18nc("a step: its number, what it does", "%1. %2", index + 1, view.away ? modelData.does : words.undoing(modelData.step))
+            text: i18nc("a step: its number, what it does", "%1. %2", index + 1, view.plan.undoes ? words.undoing(modelData.step) : view.away ? modelData.does : words.doing(modelData.step))
             textFormat: Text.PlainText
             wrapMode: Text.Wrap
             font: Kirigami.Theme.smallFont
@@ -140,7 +143,7 @@ ColumnLayout {
             onClicked: view.dismissed()
         }
         PlasmaComponents.Button {
-            text: !view.away ? i18n("Take back") : view.endsDesktop ? i18n("End the desktop and hand over") : i18n("Hand over")
+            text: view.plan.evicts ? i18n("End the virtual machine and take back") : !view.away ? i18n("Take back") : view.endsDesktop ? i18n("End the desktop and hand over") : i18n("Hand over")
             icon.name: view.away ? "go-next" : "go-previous"
             onClicked: view.card.begin()
         }

@@ -33,7 +33,8 @@ PlasmoidItem {
         where: daemon.present ? daemon.foremost : "absent"
         title: Plasmoid.title
         explanation: root.toolTipSubText
-        onTriggered: root.expanded = !root.expanded
+        open: root.expanded
+        onToggled: open => root.expanded = open
     }
 
     fullRepresentation: FullView {

@@ -44,6 +44,8 @@ export function preview(reply) {
         verdictReason: Bus.text(reply["reset-reason"]),
         risk: Bus.truth(reply["reset-risk"]),
         needed: Bus.truth(reply["needed"]),
+        evicts: Bus.texts(reply["asks"]).includes("org.gpuhandoff.evict-guest"),
+        undoes: steps.every(step => step.does === "undo it"),
     };
 }
 

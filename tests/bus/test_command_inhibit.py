@@ -48,6 +48,34 @@ async def test_as_json(daemon: FakeDaemon, command: Command) -> None:
     assert (documents[0]["cookie"], documents[1]["status"]) == (7, 0)
 
 
+async def test_the_next_daemon_is_asked_again(daemon: FakeDaemon, command: Command) -> None:
+    """None knows of those that another one had."""
+    process = await command.start("inhibit", "--who", "Blender", "--why", "a frame", "sh", "-c", "echo runs; exec sleep 600")
+    assert process.stdout is not None
+    assert await asyncio.wait_for(process.stdout.readline(), PATIENCE) == b"runs\n"
+    assert process.stderr is not None
+    said = b""
+    await daemon.close()
+    successor = await FakeDaemon.start(daemon.address)
+    try:
+        successor.answers = {"Inhibit": (1,)}
+        await successor.until("Inhibit")
+        assert successor.last("Inhibit").body == ("Blender", "a frame", "block")
+    finally:
+        await successor.close()
+    third = await FakeDaemon.start(daemon.address)
+    third.answers["Inhibit"] = errors.LimitsExceededError("One caller may hold 16.")
+    await third.until("Inhibit")
+    while not (told := await asyncio.wait_for(process.stderr.readline(), PATIENCE)).endswith(b"may hold 16.\n"):
+        said += told
+    process.send_signal(signal.SIGTERM)
+    ended = await command.finish(process)
+    await third.close()
+    assert (ended.status, ended.err) == (128 + signal.SIGTERM, "")
+    assert told == b"gpuhandoff: nothing keeps a GPU here any more: One caller may hold 16.\n"
+    assert said == b"gpuhandoff: gpuhandoffd is gone: nothing keeps a GPU here until it is back.\n" * 2
+
+
 async def test_a_handoff_that_waits_says_so() -> None:
     async with simulated("igpu-dgpu") as command:
         assert '"wait"' not in (await command("handoff", "01:00.0", "--json")).out

@@ -40,6 +40,14 @@ async def test_lend_run_take_back(daemon: FakeDaemon, command: Command) -> None:
     assert daemon.last("Reclaim").body == ("0000:01:00.0", {"wait": Variant("b", False)})
 
 
+async def test_the_way_back_is_shown_once(daemon: FakeDaemon, command: Command) -> None:
+    back = [("bind-vfio", "undo", 1), ("bind-vfio", "undone", 1)]
+    daemon.answers["Reclaim"] = daemon.begin(*back, result="done")
+    ended = await command("run", "--json", "--", "true")
+    steps = [(one["step"], one["phase"]) for one in ended.documents if one["event"] == "step"]
+    assert steps == [*((step, phase) for step, phase, _ in [*ONCE, *back])]
+
+
 async def test_one_connection_is_the_lease(daemon: FakeDaemon, command: Command) -> None:
     await command("run", "true")
     assert daemon.last("Handoff").sender == daemon.last("Reclaim").sender

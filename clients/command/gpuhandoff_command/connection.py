@@ -5,7 +5,8 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import os
-from collections.abc import Callable, Sequence
+from collections.abc import AsyncIterator, Callable, Sequence
+from contextlib import asynccontextmanager
 from typing import Any
 
 from dbus_next import Message, MessageFlag, MessageType, Variant
@@ -23,6 +24,11 @@ SYSTEMD = "org.freedesktop.systemd1"
 SYSTEMD_PATH = "/org/freedesktop/systemd1"
 SYSTEMD_MANAGER = "org.freedesktop.systemd1.Manager"
 PROPERTIES = "org.freedesktop.DBus.Properties"
+RULES = (
+    f"type='signal',sender='{names.BUS_NAME}',interface='{names.MANAGER_INTERFACE}'",
+    f"type='signal',sender='{DBUS}',member='NameOwnerChanged',arg0='{names.BUS_NAME}'",
+)
+"""What the bus is to pass on; it counts how often each was asked for, and forgets them with the connection."""
 QUICK = 25.0
 """Seconds for calls that do not wait for a person or for hardware."""
 
@@ -92,8 +98,9 @@ class Connection:
         message = _message(SYSTEMD, SYSTEMD_PATH, SYSTEMD_MANAGER, "StartTransientUnit", signature, body, ask=False)
         await self._send(message, QUICK)
 
-    async def listen(self, listener: Listener, came_or_went: OwnerListener) -> None:
-        """Tell `listener` every signal of the daemon from now on; starts the daemon where the bus can. Raises CallError.
+    @asynccontextmanager
+    async def listening(self, listener: Listener, came_or_went: OwnerListener) -> AsyncIterator[None]:
+        """Tell `listener` every signal of the daemon meanwhile; starts the daemon where the bus can. Raises CallError.
 
         Anybody may send a signal to anybody on the system bus: only those of the name's owner count.
         """
@@ -108,12 +115,13 @@ class Connection:
                 listener(message.member or "", plain(message.body))
 
         self._bus.add_message_handler(receive)
-        for rule in (
-            f"type='signal',sender='{names.BUS_NAME}',interface='{names.MANAGER_INTERFACE}'",
-            f"type='signal',sender='{DBUS}',member='NameOwnerChanged',arg0='{names.BUS_NAME}'",
-        ):
-            await self._ask_bus("AddMatch", "s", rule)
-        self._owner = await self._name_owner() or await self._start()
+        try:
+            for rule in RULES:
+                await self._ask_bus("AddMatch", "s", rule)
+            self._owner = await self._name_owner() or await self._start()
+            yield
+        finally:
+            self._bus.remove_message_handler(receive)
 
     async def close(self) -> None:
         """Leave the bus."""

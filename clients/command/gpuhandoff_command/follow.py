@@ -6,7 +6,7 @@ import asyncio
 import contextlib
 import signal
 import time
-from collections.abc import Iterator
+from collections.abc import AsyncIterator
 from typing import Any
 
 from gpuhandoff import names
@@ -51,8 +51,7 @@ class JobFollower:
 
     async def move(self, member: str, gpu: str, options: dict[str, Typed], *, wait: bool = True) -> Exit:
         """Call Handoff or Reclaim and follow the job to its end; raises CallError when it is refused."""
-        with self._interruptible():
-            await self._connection.listen(self._on_signal, self._on_owner)
+        async with self._following():
             # A password prompt may take minutes: no time-out.
             call = self._connection.manager(member, "sa{sv}", gpu, {**options, "wait": NO}, timeout=None)
             started = asyncio.ensure_future(call)
@@ -64,8 +63,7 @@ class JobFollower:
 
     async def cancel(self, job: str, *, wait: bool = True) -> Exit:
         """Cancel somebody's job and follow it to its end."""
-        with self._interruptible():
-            await self._connection.listen(self._on_signal, self._on_owner)
+        async with self._following():
             await self._connection.cancel(job)
             ended = await self.follow(job, wait=wait)
             return Exit.DONE if ended is Exit.CANCELLED and not self._left.is_set() else ended
@@ -159,12 +157,14 @@ class JobFollower:
         )
         self._progress.show(step, phase, index, count)
 
-    @contextlib.contextmanager
-    def _interruptible(self) -> Iterator[None]:
+    @contextlib.asynccontextmanager
+    async def _following(self) -> AsyncIterator[None]:
+        """Hear of the daemon and of Ctrl-C."""
         loop = asyncio.get_running_loop()
         loop.add_signal_handler(signal.SIGINT, self._interrupt)
         try:
-            yield
+            async with self._connection.listening(self._on_signal, self._on_owner):
+                yield
         finally:
             loop.remove_signal_handler(signal.SIGINT)
             for task in (self._cancelling, self._waiting):

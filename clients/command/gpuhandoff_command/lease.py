@@ -69,9 +69,10 @@ async def _take_back(connection: Connection, terminal: Terminal, gpu: str, *, as
     except CallError as error:
         if error.name.endswith(".WrongState"):  # somebody else took it back meanwhile
             return Exit.DONE
-        terminal.value({"event": "error", "error": error.name, "message": error.message})
+        status = status_of(error.name)
+        terminal.value({"event": "error", "error": error.name, "message": error.message, "exit": int(status)})
         terminal.error(sentence(error, "reclaim"))
-        return status_of(error.name)
+        return status
     finally:
         if reopened:
             await connection.close()

@@ -47,13 +47,13 @@ async def watch(connection: Connection, terminal: Terminal) -> int:
     loop = asyncio.get_running_loop()
     for number in (signal.SIGINT, signal.SIGTERM):
         loop.add_signal_handler(number, stop.set)
-    await connection.listen(receive, came_or_went)
-    for address, gpu in sorted(plain(await connection.manager("Status")).items()):
-        if isinstance(gpu, dict):
-            receive("StateChanged", [f"{names.GPU_PATH_PREFIX}{_underscores(address)}", gpu["state"], gpu["reason"]])
-    stopped = asyncio.create_task(stop.wait())
-    done, _ = await asyncio.wait({connection.lost, stopped}, return_when=asyncio.FIRST_COMPLETED)
-    return Exit.DONE if stopped in done else Exit.ABSENT
+    async with connection.listening(receive, came_or_went):
+        for address, gpu in sorted(plain(await connection.manager("Status")).items()):
+            if isinstance(gpu, dict):
+                receive("StateChanged", [f"{names.GPU_PATH_PREFIX}{_underscores(address)}", gpu["state"], gpu["reason"]])
+        stopped = asyncio.create_task(stop.wait())
+        done, _ = await asyncio.wait({connection.lost, stopped}, return_when=asyncio.FIRST_COMPLETED)
+        return Exit.DONE if stopped in done else Exit.ABSENT
 
 
 def _words(terminal: Terminal, member: str, fields: dict[str, Any]) -> str:

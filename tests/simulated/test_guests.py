@@ -7,9 +7,11 @@ from pathlib import Path
 
 import pytest
 
+from gpuhandoff import names
 from gpuhandoff.config import Configuration, HostSettings
 from gpuhandoff.messages import RemoteError, Variant
 from gpuhandoff.simulation.clock import in_virtual_time
+from gpuhandoff.simulation.faults import reject
 from gpuhandoff.simulation.scenarios import SCENARIOS
 from gpuhandoff.simulation.snapshot import differences
 from tests.support.product import Product
@@ -207,4 +209,45 @@ async def test_a_guest_on_a_card_that_somebody_else_detached_is_ended_with_conse
     await one.call("Reclaim", "sa{sv}", GPU, {"holders": Variant("s", "terminate")})
     assert await state(one) == "host"
     assert (await one.status(GPU))["driver"] == "nvidia"
+    await one.stop()
+
+
+@pytest.mark.parametrize("nth", [1, 2])
+@in_virtual_time
+async def test_a_lease_ends_although_a_service_did_not_answer_once(tmp_path: Path, nth: int) -> None:
+    """The look that the lease makes, or the one that the Reclaim makes."""
+    one = await product(tmp_path)
+    before = one.machine.snapshot()
+    lessee = one.broker.connect(uid=1000)
+    body = (GPU, {"lease": Variant("b", value=True)})
+    await lessee.call(names.BUS_NAME, names.MANAGER_PATH, names.MANAGER_INTERFACE, "Handoff", "sa{sv}", body, timeout=600)
+    late = RemoteError("org.freedesktop.DBus.Error.NoReply", "Late.")
+    one.machine.faults.set(reject(late), target="ListSessions", nth=nth)
+    lessee.drop()
+    await asyncio.sleep(60)
+    assert (await one.status(GPU))["state"] == "host"
+    assert differences(before, one.machine.snapshot()) == []
+    await one.stop()
+
+
+@in_virtual_time
+async def test_what_was_changed_on_the_host_for_a_card_that_left_the_bus_is_undone(tmp_path: Path) -> None:
+    one = await product(tmp_path)
+    machine = one.machine
+    before = {machine.units.units[unit].allowed_cpus for unit in ("user.slice", "system.slice")}
+    await one.handoff(GPU)
+    assert {machine.units.units[unit].allowed_cpus for unit in ("user.slice", "system.slice")} != before
+    for function in ("0000:01:00.0", "0000:01:00.1"):
+        machine.tree.remove(f"/sys/bus/pci/devices/{function}")
+        machine.uevents.emit("remove", f"/sys/devices/{function}", "pci")
+    await asyncio.sleep(60)
+    after = machine.snapshot()
+    assert after["inhibitors"] == []
+    assert {machine.units.units[unit].allowed_cpus for unit in ("user.slice", "system.slice")} == before
+    for named in (GPU, ""):
+        with pytest.raises(RemoteError, match=r"0000:01:00\.0 was handed off and has left the PCI bus since"):
+            await one.reclaim(named)
+    (move,) = await one.call("History", "su", GPU, 1)
+    assert (move["why"].value, move["outcome"].value) == ("gpu-gone", "stuck")
+    assert "has left the PCI bus, so that no driver can have it" in move["message"].value
     await one.stop()

@@ -11,6 +11,7 @@ from gpuhandoff.config import Configuration, HostSettings
 from gpuhandoff.messages import Variant
 from gpuhandoff.service.hypervisor import GUEST_TIMEOUT
 from gpuhandoff.simulation.clock import in_virtual_time
+from gpuhandoff.simulation.faults import late
 from tests.support.domains import CARD, domain_xml
 from tests.support.hypervisor_events import ALLOWED, GPU, OTHER, ended, event, moves, product, state, unchanged
 
@@ -183,5 +184,30 @@ async def test_a_card_that_is_lent_to_nobody_in_particular_stays_as_well(tmp_pat
     await ended(one)
     assert await state(one) == "detached"  # not lent to this guest by us: whoever did so, or the daemon, takes it back
     await asyncio.sleep(30)
+    unchanged(one, before)
+    await one.stop()
+
+
+@pytest.mark.parametrize("after", [9.9, 10.1, 10.3, 10.45, 10.6, 10.8])
+@in_virtual_time
+async def test_a_guest_that_starts_while_the_way_back_begins_gets_the_card(tmp_path: Path, after: float) -> None:
+    """A look takes half a second: the Reclaim may begin between the hook's look and its answer."""
+    one = await product(tmp_path)
+    before = one.machine.snapshot()
+    await event(one, "prepare")
+    one.machine.start_guest(GPU)
+    await event(one, "started")
+    one.machine.stop_guest(GPU)
+    await asyncio.sleep(1)
+    one.machine.faults.set(late(0.5), target="ListSessions", nth=0)
+    await asyncio.sleep(after - 1)
+    await event(one, "prepare")
+    one.machine.start_guest(GPU)
+    await event(one, "started")
+    await asyncio.sleep(60)
+    assert await state(one) == "guest"
+    one.machine.faults.clear()
+    one.machine.stop_guest(GPU)
+    await ended(one)
     unchanged(one, before)
     await one.stop()

@@ -10,6 +10,8 @@ import pytest
 
 from gpuhandoff.messages import RemoteError, Variant
 from gpuhandoff.model.address import PciAddress
+from gpuhandoff.model.request import Operation, Options, Request
+from gpuhandoff.service.jobs import Job
 from gpuhandoff.simulation.clock import in_virtual_time
 from gpuhandoff.simulation.faults import after, hang, refuse, reject
 from gpuhandoff.simulation.scenarios import igpu_dgpu
@@ -210,4 +212,21 @@ async def test_the_service_manager_is_told_where_the_gpus_are(tmp_path: Path) ->
         "reclaiming",
         "stuck",
     ]
+    await one.stop()
+
+
+@in_virtual_time
+async def test_a_job_that_is_cancelled_before_anything_of_it_ran_ends(tmp_path: Path) -> None:
+    """Its task never begins then, and so could never end it."""
+    one = await product(tmp_path)
+    seen: list[str] = []
+
+    async def work(_: Job) -> None:
+        seen.append("begun")
+
+    job = one.jobs.start(Request(Operation.HANDOFF, CARD, Options()), CARD, 0, work)
+    one.jobs.cancel_all()
+    await job.finished.wait()
+    assert (seen, job.result, one.jobs.any_running) == ([], "cancelled", False)
+    await one.handoff(GPU)
     await one.stop()

@@ -6,11 +6,18 @@ import asyncio
 from pathlib import Path
 from typing import Any
 
+import pytest
+
+from gpuhandoff.messages import RemoteError
+from gpuhandoff.service.chronicle import Chronicle
+from gpuhandoff.service.jobs import Job
 from gpuhandoff.simulation.clock import in_virtual_time
 from gpuhandoff.simulation.faults import Perform
+from gpuhandoff.simulation.scenarios import SCENARIOS
 from gpuhandoff.simulation.sessions import Compositor, Login
 from gpuhandoff.simulation.snapshot import differences
 from tests.support.participants import ALICE, BOB, GPU, Participant, end, first_step, product, started
+from tests.support.product import Product
 
 
 @in_virtual_time
@@ -99,3 +106,28 @@ async def test_who_has_heard_the_beginning_hears_from_the_next_daemon_that_it_is
     await one.start_daemon()
     assert [signal.body[1] for signal in one.signals if signal.member == "PrepareForHandoff"] == [True, False]
     await end(one)
+
+
+@in_virtual_time
+async def test_a_guest_that_comes_before_a_reclaim_has_touched_anything_keeps_what_it_has(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    one = await Product(await SCENARIOS["igpu-dgpu"](), tmp_path).start()
+    await one.handoff(GPU)
+    noting = Chronicle.begin
+
+    async def begin(self: Chronicle, job: Job) -> None:
+        await noting(self, job)
+        one.machine.start_guest(GPU)
+
+    monkeypatch.setattr(Chronicle, "begin", begin)
+    with pytest.raises(RemoteError, match="A virtual machine still has the GPU: qemu-system-x86") as caught:
+        await one.reclaim(GPU)
+    assert caught.value.name.endswith(".InUse")
+    monkeypatch.undo()
+    await asyncio.sleep(1)
+    assert (await one.status(GPU))["state"] == "guest"
+    assert len(one.machine.snapshot()["inhibitors"]) == 1
+    one.machine.stop_guest(GPU)
+    await one.reclaim(GPU)
+    await one.stop()

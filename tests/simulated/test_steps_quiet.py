@@ -75,3 +75,17 @@ async def test_a_unit_that_is_not_frozen_or_thawed_is_named(member: str, verb: s
         await there_and_back()
     await bench.undo()
     assert machine.snapshot()["frozen"] == []
+
+
+@in_virtual_time
+async def test_a_systemd_that_does_not_say_whether_a_unit_is_frozen_leaves_none_frozen() -> None:
+    machine = await igpu_dgpu()
+    bench = await StepBench.of(machine)
+    await bench.apply("quiet-host", quiet(machine))
+    late = RemoteError("org.freedesktop.DBus.Error.NoReply", "Late.")
+    machine.faults.set(reject(late), when=lambda operation: "FreezerState" in operation.detail, nth=0)
+    with pytest.raises(RolledBackError, match=r"cron\.service cannot be thawed: Late"):
+        await bench.undo()
+    machine.faults.clear()
+    await bench.undo()
+    assert not machine.units.units["cron.service"].frozen

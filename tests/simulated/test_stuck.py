@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import errno
 from pathlib import Path
 
@@ -11,10 +12,11 @@ import pytest
 from gpuhandoff.messages import RemoteError, Variant
 from gpuhandoff.simulation.clock import in_virtual_time
 from gpuhandoff.simulation.faults import before as just_before
-from gpuhandoff.simulation.faults import hang, refuse
+from gpuhandoff.simulation.faults import hang, late, refuse
 from gpuhandoff.simulation.process import SimulatedProcess
 from gpuhandoff.simulation.scenarios import SCENARIOS
 from gpuhandoff.simulation.snapshot import differences
+from gpuhandoff.transaction.journal import Journal
 from tests.support.product import Product
 
 GPU = "0000:01:00.0"
@@ -191,4 +193,48 @@ async def test_what_hangs_under_nobodys_hands_goes_on_when_the_kernel_has_finish
     await asyncio.sleep(30)
     assert (await one.status(GPU))["state"] == "host"
     assert differences(was, one.machine.snapshot()) == []
+    await one.stop()
+
+
+@in_virtual_time
+async def test_what_ended_before_anybody_could_look_goes_on_as_well(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The kernel finishes while the job that got stuck still looks at the machine."""
+    one = await product(tmp_path, "single-nvidia")
+    was = one.machine.snapshot()
+    over, append = asyncio.Event(), Journal.append
+    one.machine.faults.set(hang(over), target="/snd_hda_intel/unbind")
+    one.machine.faults.set(late(0.5), target="ListSessions", nth=0)
+
+    def appended(self: Journal, **line: object) -> None:
+        append(self, **line)
+        if "stuck" in line:
+            asyncio.get_running_loop().call_later(0.2, over.set)
+
+    monkeypatch.setattr(Journal, "append", appended)
+    assert "gpuhandoff goes on by itself" in await stuck(one)
+    assert over.is_set()
+    await asyncio.sleep(60)
+    assert (await one.status(GPU))["state"] == "host"
+    assert differences(was, one.machine.snapshot()) == []
+    await one.stop()
+
+
+@in_virtual_time
+async def test_what_still_hangs_of_a_step_that_changes_nothing_is_in_nobodys_way(tmp_path: Path) -> None:
+    """`sync` on a server that is gone: nothing has to wait for it on the way back."""
+    one = await product(tmp_path)
+    was = one.machine.snapshot()
+    assert one.daemon is not None
+    one.machine.faults.set(hang(asyncio.Event()), kind="sync", nth=0)
+    more = one.daemon.fleet.world.memory_available + (1 << 30)
+    with contextlib.suppress(RemoteError):  # it may be refused for want of memory; the way back is what matters
+        await one.call("Handoff", "sa{sv}", GPU, {"memory": Variant("t", more)})
+    if (await one.status(GPU))["state"] != "host":
+        await one.reclaim(GPU)
+    assert any(done.kind == "sync" for done in one.machine.faults.log)
+    assert (await one.status(GPU))["state"] == "host"
+    left = [
+        line for line in differences(was, one.machine.snapshot()) if "sync" not in line and "gpuhandoff-call" not in line
+    ]
+    assert left == []
     await one.stop()

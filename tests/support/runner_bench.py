@@ -51,6 +51,7 @@ class Note:
     def __init__(self, name: str, effects: set[str], calls: list[str], *, needs_gpu: bool, volatile: bool = False) -> None:
         self.name = name
         self.needs_gpu = needs_gpu
+        self.has_undo = True
         self.volatile = volatile
         self.effects = effects
         self.calls = calls

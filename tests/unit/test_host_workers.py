@@ -130,6 +130,26 @@ async def test_a_cancelled_caller_waits_for_the_kernel(workshop: Workshop, pipe:
     workers.close()
 
 
+async def test_a_caller_that_is_cancelled_again_waits_all_the_same(workshop: Workshop, pipe: Path) -> None:
+    """The job's time is over, and then the person cancels: nothing is undone under an operation that still runs."""
+    workers = Workers(workshop)
+
+    async def write() -> None:
+        async with asyncio.timeout(0.1):
+            await kernel(workers).write(str(pipe), "0000:01:00.1", deadline=PATIENCE)
+
+    writing = asyncio.create_task(write())
+    for _ in range(3):
+        await asyncio.sleep(0.2)
+        writing.cancel()
+    await asyncio.sleep(0.2)
+    assert not writing.done()
+    assert await asyncio.to_thread(drain, pipe) == "0000:01:00.1"
+    with pytest.raises((TimeoutError, asyncio.CancelledError)):
+        await writing
+    workers.close()
+
+
 async def test_the_next_daemon_adopts_what_the_last_one_left_hanging(workshop: Workshop, pipe: Path) -> None:
     killed, successor = Workers(workshop), Workers(workshop)
     error = await hang(killed, pipe)

@@ -25,6 +25,7 @@ _WHY = {
     "lease-ended": "the lease ended",
     "guest-ended": "the guest ended",
     "guest-missing": "no guest came",
+    "gpu-gone": "it left the bus",
     "unstuck": "what it waited for is gone",
 }
 _PHASES = {"done": ("done", "good"), "undone": ("undone", "warn")}

@@ -15,6 +15,8 @@ PATH = "/org/freedesktop/login1"
 MANAGER = "org.freedesktop.login1.Manager"
 SESSION = "org.freedesktop.login1.Session"
 PROPERTIES = "org.freedesktop.DBus.Properties"
+ENDED = frozenset({"org.freedesktop.DBus.Error.UnknownObject", "org.freedesktop.login1.NoSuchSession"})
+"""What logind says of a session that has ended since it was listed; anything else says nothing of the session."""
 
 log = logging.getLogger(__name__)
 
@@ -77,7 +79,9 @@ class Logins:
         identifier, path = str(entry[0]), str(entry[4])
         try:
             (properties,) = await self._bus.call(NAME, path, PROPERTIES, "GetAll", "s", (SESSION,))
-        except RemoteError:
+        except RemoteError as error:
+            if error.name not in ENDED:
+                raise
             return None
         return Session(
             id=identifier,

@@ -19,6 +19,7 @@ SLICE = "org.freedesktop.systemd1.Slice"
 SCOPE = "org.freedesktop.systemd1.Scope"
 PROPERTIES = "org.freedesktop.DBus.Properties"
 NO_SUCH_UNIT = "org.freedesktop.systemd1.NoSuchUnit"
+UNKNOWN_OBJECT = "org.freedesktop.DBus.Error.UnknownObject"
 
 log = logging.getLogger(__name__)
 
@@ -75,6 +76,15 @@ class Units:
         """Return one property's value; raises RemoteError."""
         (variant,) = await self._bus.call(NAME, await self._path(name), PROPERTIES, "Get", "ss", (interface, prop))
         return variant.value
+
+    async def freezer(self, name: str) -> str:
+        """Return a unit's freezer state, "" for one that is not loaded any more; raises RemoteError."""
+        try:
+            return str(await self.get(name, UNIT, "FreezerState"))
+        except RemoteError as error:
+            if error.name in {NO_SUCH_UNIT, UNKNOWN_OBJECT}:
+                return ""
+            raise
 
     async def set_runtime(self, name: str, properties: Mapping[str, Variant]) -> None:
         """Set resource properties until the next reboot; raises RemoteError."""

@@ -17,6 +17,7 @@ from typing import Any
 from gpuhandoff.host.door import OverdueError, Pending, Processes, Purpose
 from gpuhandoff.model.address import PciAddress
 from gpuhandoff.model.world import Process
+from gpuhandoff.patience import outlast
 from gpuhandoff.workshop import LARGEST_MESSAGE, Workshop
 
 log = logging.getLogger(__name__)
@@ -57,9 +58,7 @@ class Workers:
         try:
             return await asyncio.shield(task)
         except asyncio.CancelledError:
-            await asyncio.wait({task})
-            if not task.cancelled():
-                task.exception()
+            await outlast(task)
             raise
 
     def pending(self, purpose: Purpose) -> tuple[Pending, ...]:

@@ -23,6 +23,8 @@ class Why(StrEnum):
     GUEST_ENDED = "guest-ended"
     GUEST_MISSING = "guest-missing"
     """No VMM has opened the GPU in the time it was given."""
+    GPU_GONE = "gpu-gone"
+    """It has left the PCI bus, and what was changed for it on the host is of no use any more."""
     RECOVERY = "recovery"
     """A daemon that has just started found an open journal."""
     UNSTUCK = "unstuck"

@@ -19,13 +19,15 @@ def choose(world: World, operation: Operation, wanted: PciAddress | None, away: 
     """
     if wanted is not None:
         gpu = world.gpu(wanted)
+        if gpu is None and wanted in away:
+            raise NotFoundError(_gone([wanted]))
         if gpu is None:
             raise NotFoundError(f"There is no GPU at {wanted}. This machine has {_names(world.gpus)}.")
         return gpu
     if operation is Operation.RECLAIM:
         candidates = [gpu for gpu in world.gpus if gpu.address in away or gpu.on_vfio]
         if not candidates:
-            raise NotFoundError("No GPU is away: there is nothing to reclaim.")
+            raise NotFoundError(_gone(away) if away else "No GPU is away: there is nothing to reclaim.")
     else:
         at_home = [gpu for gpu in world.gpus if gpu.address not in away and not gpu.on_vfio]
         idle = [gpu for gpu in at_home if not drives_display(world, gpu)]
@@ -35,6 +37,13 @@ def choose(world: World, operation: Operation, wanted: PciAddress | None, away: 
     if len(candidates) > 1:
         raise AmbiguousError(f"Name the GPU by its address: {_names(candidates)} all qualify.")
     return candidates[0]
+
+
+def _gone(away: Collection[PciAddress]) -> str:
+    return (
+        f"{', '.join(map(str, sorted(away)))} was handed off and has left the PCI bus since. Put it back, or write 1 to "
+        "/sys/bus/pci/rescan, and reclaim it then; a reboot brings everything back."
+    )
 
 
 def _names(gpus: Collection[Gpu]) -> str:

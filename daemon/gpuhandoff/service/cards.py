@@ -20,8 +20,8 @@ from gpuhandoff.transaction.state import Standing, derive
 
 log = logging.getLogger(__name__)
 
-AtWork = Callable[[PciAddress], tuple[Operation, str] | None]
-"""Tells the operation and the object path of the job that works on a GPU."""
+AtWork = Callable[[PciAddress], tuple[Operation | None, str] | None]
+"""Tells the operation (None where nothing moves) and the object path of the job that works on a GPU."""
 
 
 class Cards:
@@ -51,9 +51,10 @@ class Cards:
         return self._journals.addresses()
 
     def withdraw(self, address: PciAddress) -> None:
-        """Forget a GPU that the machine does not have any more."""
+        """Forget a GPU that the machine does not have any more; what was changed for it may still be undone."""
         self._tree.withdraw(gpu_path(address))
         self._standings.pop(address, None)
+        self._changed(address, self._journals.record(address))
 
     def properties(self, world: World, gpu: Gpu) -> dict[str, object]:
         """Return the properties of a GPU that has been published."""

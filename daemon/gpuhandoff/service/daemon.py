@@ -237,10 +237,14 @@ class Daemon:
         self.fleet.refresh(gpu)
         self._tree.update(MANAGER_PATH, MANAGER_INTERFACE, {"Busy": self.jobs.any_running})
 
-    def _at_work(self, gpu: PciAddress) -> tuple[Operation, str] | None:
+    def _at_work(self, gpu: PciAddress) -> tuple[Operation | None, str] | None:
         job = self.jobs.running(gpu)
         if job is None:
             return None
+        record = self._journals.record(gpu)
+        taken_over = job.request.why is Why.RECOVERY and record is not None and record.complete
+        if job.request.options.dry_run or taken_over:
+            return None, job.path
         return (Operation.RECLAIM if job.undoing else job.request.operation, job.path)
 
     def _properties(self) -> dict[str, object]:

@@ -94,12 +94,11 @@ class Fleet:
             await asyncio.gather(self._surveyor, return_exceptions=True)
         await self._looks.stop()
 
-    async def survey(
-        self, *, with_processes: bool = False, with_mappings: bool = True, people: World | None = None
-    ) -> World:
+    async def survey(self, *, with_processes: bool = False, with_mappings: bool = True, same_people: bool = False) -> World:
         """Look at the whole machine and publish what changed; one look at a time: an older never replaces a newer.
 
-        Whoever asks for the same before a look has begun shares it: nobody stands in line behind a crowd.
+        Whoever asks for the same before a look has begun shares it: nobody stands in line behind a crowd. With
+        `same_people` sessions and units are those that were last seen.
         """
 
         async def look() -> World:
@@ -107,19 +106,22 @@ class Fleet:
             self._postponed = False
             self._moved.clear()
             world = await survey(
-                self._host, self._services, with_processes=with_processes, with_mappings=with_mappings, people=people
+                self._host,
+                self._services,
+                with_processes=with_processes,
+                with_mappings=with_mappings,
+                people=self._world if same_people else None,
             )
             return self._see(self._with_drivers(world, self._moved))
 
-        # The earlier look by its identity: to compare two whole machines would take longer than it saves.
-        return await self._looks.share((with_processes, with_mappings, id(people)), look)
+        return await self._looks.share((with_processes, with_mappings, same_people), look)
 
     def _see(self, world: World) -> World:
         gone = {gpu.address for gpu in self._world.gpus} - {gpu.address for gpu in world.gpus} if self._world else set()
-        for address in gone:
-            self._cards.withdraw(address)
         self._announce_drivers(world)
         self._world = world
+        for address in gone:
+            self._cards.withdraw(address)
         self._watch_groups({node for gpu in world.gpus if gpu.on_vfio for node in group_nodes(self._host, gpu)})
         for gpu in world.gpus:
             self._cards.publish(world, gpu)
@@ -129,13 +131,13 @@ class Fleet:
         self._surveyed(world)
         return world
 
-    async def look_again(self, people: World | None = None) -> None:
+    async def look_again(self, *, same_people: bool = False) -> None:
         """Survey after something happened, quickly: nothing is decided upon it. One that fails changes no job's end.
 
-        `people`: a look since when neither sessions nor units were touched, so that they are not asked for again.
+        `same_people`: neither sessions nor units were touched since the last look, so they are not asked for again.
         """
         try:
-            await self.survey(with_mappings=False, people=people)
+            await self.survey(with_mappings=False, same_people=same_people)
         except (OSError, RemoteError) as error:
             log.warning("the survey failed, looking again in %g s: %s", PATIENCE, error)
             asyncio.get_running_loop().call_later(PATIENCE, self._stale.set)
@@ -179,10 +181,12 @@ class Fleet:
             address = PciAddress.parse(name)
         except ValueError:
             return
-        gpu = self.world.gpu(address) if self._world is not None else None
-        if gpu is None:
-            return
         self._moved.add(address)
+        gpu = self._world.gpu(address) if self._world is not None else None
+        if gpu is None:  # not a card's, or one that the first look is just about to find
+            if self._world is None:
+                self._stale.set()
+            return
         seen = self._with_drivers(self.world, {address})
         self._announce_drivers(seen)
         self._world = seen

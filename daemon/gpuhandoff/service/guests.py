@@ -59,6 +59,8 @@ class Guests:
         if process is not None:
             key = f"{process.pid} {process.start_time}"
             self._watches.start(address, key, lambda: self._until_ended(address, process))
+        elif gpu is None:
+            self._watches.start(address, "gone", lambda: self._take_back(address, Why.GPU_GONE))
         elif record.guest_timeout:
             self._watches.start(address, f"job {record.job} {record.held_at}", lambda: self._until_missing(address, record))
         else:

@@ -113,7 +113,7 @@ class Hypervisor:
         try:
             world, gpus = await self._allowed(sender, guest, domain, address)
             for gpu in gpus:
-                if not await self._is_lent(sender, gpu):
+                if not await self._is_lent(sender, guest, gpu):
                     await self._lend(self._request(sender, guest, domain, gpu, world), gpu, departed)
                 if departed.is_set():
                     log.warning("who asked for %s for %s has left before it was there", gpu.address, guest)
@@ -185,12 +185,13 @@ class Hypervisor:
                 "Shut that machine down first."
             )
 
-    async def _is_lent(self, sender: str, gpu: Gpu) -> bool:
+    async def _is_lent(self, sender: str, guest: str, gpu: Gpu) -> bool:
         """Tell whether the GPU is lent to the guest and waits for it; one that somebody has moved since is taken back."""
-        record = self._journals.record(gpu.address)
+        await self._quiet(gpu.address, guest)  # its way back may have begun since it was looked at
+        record, now = self._journals.record(gpu.address), self._fleet.world.gpu(gpu.address)
         if record is None or not record.complete:
             return False
-        if not gpu.on_vfio:
+        if now is None or not now.on_vfio:
             await self._take_back(sender, gpu.address)
             return False
         self._journals.note(gpu.address, expected=True, at=asyncio.get_running_loop().time())

@@ -146,6 +146,7 @@ class Jobs:
         self._tree.emit(MANAGER_PATH, MANAGER_INTERFACE, "JobNew", job.path)
         self._changed(gpu)
         job.task = asyncio.create_task(self._carry_out(job, work), name=f"job {job.number}")
+        job.task.add_done_callback(lambda _: self._never_begun(job))
         return job
 
     def refuse(self, request: Request, gpu: PciAddress, uid: int, problem: ProblemError) -> None:
@@ -229,6 +230,13 @@ class Jobs:
             job.problem = ProblemError(f"An internal error ({type(error).__name__}); the daemon's log has the details.")
             job.result = "failed"
         finally:
+            self._end(job)
+
+    def _never_begun(self, job: Job) -> None:
+        """End a job whose task was cancelled in the turn of the loop in which it was made: nothing of it ran."""
+        if not job.finished.is_set():
+            job.problem = CancelledJobError(job.objection or "The job was cancelled before anything was changed.")
+            job.result = "cancelled"
             self._end(job)
 
     def _end(self, job: Job) -> None:

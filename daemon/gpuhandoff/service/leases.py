@@ -8,13 +8,17 @@ import math
 from collections.abc import Callable
 
 from gpuhandoff.host import Host
-from gpuhandoff.messages import Bus, Match, Signal, Unsubscribe
+from gpuhandoff.messages import Bus, Match, RemoteError, Signal, Unsubscribe
 from gpuhandoff.model.address import PciAddress
 from gpuhandoff.model.request import Why
 from gpuhandoff.service.fleet import Fleet
 from gpuhandoff.service.jobs import Jobs
 from gpuhandoff.service.moves import Moves
 from gpuhandoff.transaction.journal import JournalDirectory
+
+PATIENCE = 5.0
+LONGEST_PAUSE = 300.0
+"""Seconds after a try to take a GPU back that failed."""
 
 log = logging.getLogger(__name__)
 
@@ -93,9 +97,19 @@ class Leases:
         if not self._is_lent_to(sender, gpu):
             return
         log.info("the lease of %s ended: its caller left the bus", gpu, extra={"GPU": str(gpu)})
-        await self._guest_ended(gpu)
-        if self._is_lent_to(sender, gpu):
-            await self._moves.take_back(gpu, Why.LEASE_ENDED)
+        pause = PATIENCE
+        while self._is_lent_to(sender, gpu):  # a look, or the Reclaim, may have met a service that did not answer
+            try:
+                await self._guest_ended(gpu)
+                if self._is_lent_to(sender, gpu):
+                    await self._moves.take_back(gpu, Why.LEASE_ENDED)
+            except (OSError, RemoteError) as error:
+                log.warning("%s cannot be looked at, which was leased: %s", gpu, error, extra={"GPU": str(gpu)})
+            if (job := self._jobs.running(gpu)) is not None:
+                await job.finished.wait()
+            if self._is_lent_to(sender, gpu):
+                await asyncio.sleep(pause)
+                pause = min(2 * pause, LONGEST_PAUSE)
 
     def _is_lent_to(self, sender: str, gpu: PciAddress) -> bool:
         record = self._journals.record(gpu)

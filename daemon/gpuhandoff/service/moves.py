@@ -6,7 +6,7 @@ import asyncio
 import logging
 import math
 import signal
-from collections.abc import Callable, Iterable
+from collections.abc import Callable
 
 from gpuhandoff.config import Configuration
 from gpuhandoff.errors import BusyError, InUseError, ProblemError, TimedOutError, WrongStateError
@@ -28,6 +28,7 @@ from gpuhandoff.service.jobs import Job, Jobs
 from gpuhandoff.service.objects import ObjectTree
 from gpuhandoff.service.paths import gpu_path
 from gpuhandoff.service.power import Power
+from gpuhandoff.steps.bind_vfio import refuse_guest
 from gpuhandoff.transaction.journal import JournalDirectory
 from gpuhandoff.transaction.runner import Observer, Runner, Terms
 
@@ -121,12 +122,11 @@ class Moves:
 
     async def _handoff(self, job: Job) -> None:
         """Check, say that it begins, wait for who has asked for that, check again, and run; others may move meanwhile."""
-        announced = False
-        holds: World | None = None
+        announced = same_people = False
         try:
             async with self.turn:
                 found = await self._survey_for(job)
-                holds = _unless_touched(found[0], (step.name for step in found[1].steps))
+                same_people = TOUCHES_PEOPLE.isdisjoint(step.name for step in found[1].steps)
                 if job.request.options.dry_run:
                     return
                 job.desktops = people_shown(found[0], self._known(found[0], job.gpu))
@@ -137,19 +137,19 @@ class Moves:
                     await self._run(job, *found, waited=0)
                     return
             began = asyncio.get_running_loop().time()
-            holds = None
+            same_people = False
             await self._wait(job, waits)
             async with self.turn:
                 found = await self._survey_for(job)
-                holds = _unless_touched(found[0], (step.name for step in found[1].steps))
+                same_people = TOUCHES_PEOPLE.isdisjoint(step.name for step in found[1].steps)
                 await self._run(job, *found, waited=asyncio.get_running_loop().time() - began)
         except BaseException:
-            if announced:
+            if announced and self._journals.record(job.gpu) is None:
                 self._prepare(job.gpu, start=False)
             raise
         finally:
             if announced:
-                await self._fleet.look_again(holds)
+                await self._fleet.look_again(same_people=same_people)
 
     async def _reclaim(self, job: Job) -> None:
         async with self.turn:
@@ -204,14 +204,18 @@ class Moves:
     async def _take(self, job: Job) -> None:
         options = job.request.options
         world = await self._fleet.survey()
-        gpu = self._known(world, job.gpu)
         record = self._journals.record(job.gpu)
-        plan = self.plan(world, gpu, Operation.RECLAIM, options)
+        gpu = world.gpu(job.gpu)
+        if gpu is None and record is None:
+            raise BusyError(f"{job.gpu} is no longer there.")
+        plan = self.plan(world, gpu, Operation.RECLAIM, options) if gpu is not None else None
         if options.dry_run:
             return
-        if gpu.guest is not None:
+        if gpu is not None and gpu.guest is not None:
             await self._evict(gpu, gpu.guest)
         await self._chronicle.begin(job)
+        if gpu is not None:  # one may have come since, and steps that it relies on are undone before its driver is
+            await refuse_guest(self._host, [str(function.address) for function in gpu.functions])
         try:
             if plan is None:
                 await self._runner.undo(job.gpu, str(job.request.why), self.observer(job))
@@ -219,8 +223,8 @@ class Moves:
                 terms = Terms(boot_id=world.boot_id, job=job.number)
                 await self._runner.run(plan, terms, self.observer(job))
         finally:
-            steps = (entry.name for entry in record.entries) if record is not None else ()
-            await self._fleet.look_again(_unless_touched(world, steps))
+            touched = {entry.name for entry in record.entries} if record is not None else set()
+            await self._fleet.look_again(same_people=TOUCHES_PEOPLE.isdisjoint(touched))
         self._prepare(job.gpu, start=False)
 
     async def _evict(self, gpu: Gpu, guest: Process) -> None:
@@ -240,8 +244,3 @@ class Moves:
 
     def _prepare(self, gpu: PciAddress, *, start: bool) -> None:
         self._tree.emit(MANAGER_PATH, MANAGER_INTERFACE, "PrepareForHandoff", gpu_path(gpu), start)
-
-
-def _unless_touched(world: World, steps: Iterable[str]) -> World | None:
-    """Return what was seen of sessions and units where it holds after these steps, done or undone."""
-    return world if TOUCHES_PEOPLE.isdisjoint(steps) else None

@@ -22,7 +22,8 @@ log = logging.getLogger(__name__)
 class Rescues:
     """A GPU is stuck because the kernel has not finished, because somebody has it open, or because the kernel refuses.
 
-    The first two end by themselves, and then so does being stuck. The third is for a person, who calls Reclaim.
+    The first two end by themselves, and then so does being stuck, also when they ended before this was looked at. The
+    third is for a person, who calls Reclaim.
     """
 
     def __init__(self, host: Host, jobs: Jobs, moves: Moves) -> None:
@@ -47,7 +48,7 @@ class Rescues:
         if self._host.kernel.pending(Purpose(gpu)):
             await self._host.kernel.settled(gpu)
             log.info("the kernel has finished with %s: going on", gpu, extra={"GPU": gpu})
-        elif not await self._closed(record):
+        elif not await self._closed(record) and not record.waits:
             return
         await self._moves.take_back(record.gpu, Why.UNSTUCK)
 

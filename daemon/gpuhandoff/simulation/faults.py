@@ -176,6 +176,16 @@ def fail_afterwards(number: int = errno.EIO) -> Effect:
     return effect
 
 
+def late(seconds: float) -> Effect:
+    """Do it, but not before so much time has passed."""
+
+    async def effect(perform: Perform) -> Any:
+        await asyncio.sleep(seconds)
+        return await perform()
+
+    return effect
+
+
 def before(callback: Callable[[], None]) -> Effect:
     """Call something just before it is done: end the daemon, cancel the job, start a process."""
 

@@ -31,6 +31,7 @@ class BackGuestMemory:
 
     name = "back-guest-memory"
     needs_gpu = False
+    has_undo = True
     volatile = False
 
     async def capture(self, host: Host, arguments: Json) -> Json:

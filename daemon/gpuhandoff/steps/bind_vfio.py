@@ -24,6 +24,7 @@ class BindVfio:
 
     name = "bind-vfio"
     needs_gpu = True
+    has_undo = True
     volatile = False
 
     async def capture(self, host: Host, arguments: Json) -> Json:

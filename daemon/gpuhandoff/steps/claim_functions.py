@@ -26,6 +26,7 @@ class ClaimFunctions:
 
     name = "claim-functions"
     needs_gpu = True
+    has_undo = True
     volatile = False
 
     async def capture(self, host: Host, arguments: Json) -> Json:

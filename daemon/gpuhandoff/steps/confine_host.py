@@ -25,6 +25,7 @@ class ConfineHost:
 
     name = "confine-host"
     needs_gpu = False
+    has_undo = True
     volatile = False
 
     async def capture(self, host: Host, arguments: Json) -> Json:

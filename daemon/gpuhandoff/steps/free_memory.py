@@ -23,6 +23,7 @@ class FreeMemory:
 
     name = "free-memory"
     needs_gpu = False
+    has_undo = False
     volatile = False
 
     async def capture(self, host: Host, arguments: Json) -> Json:

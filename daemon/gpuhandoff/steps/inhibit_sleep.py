@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import contextlib
 import logging
 import os
 from collections.abc import Coroutine
@@ -12,6 +11,7 @@ from typing import Any
 from gpuhandoff.host import Host
 from gpuhandoff.messages import RemoteError
 from gpuhandoff.model.plan import Json
+from gpuhandoff.patience import outlast
 
 WHAT = "sleep:handle-lid-switch"
 """Not `shutdown`: a person who shuts the machine down must be able to, and a reboot undoes everything."""
@@ -27,6 +27,7 @@ class InhibitSleep:
 
     name = "inhibit-sleep"
     needs_gpu = False
+    has_undo = True
     volatile = True
 
     def __init__(self) -> None:
@@ -82,6 +83,7 @@ async def _taken(inhibit: Coroutine[Any, Any, int]) -> int:
     try:
         return await asyncio.shield(asking)
     except asyncio.CancelledError:
-        with contextlib.suppress(RemoteError):
-            os.close(await asking)
+        await outlast(asking)
+        if asking.exception() is None:
+            os.close(asking.result())
         raise

@@ -33,6 +33,7 @@ class LoadVfio:
 
     name = "load-vfio"
     needs_gpu = True
+    has_undo = True
     volatile = False
 
     async def capture(self, host: Host, arguments: Json) -> Json:

@@ -22,6 +22,7 @@ class QuietHost:
 
     name = "quiet-host"
     needs_gpu = False
+    has_undo = True
     volatile = False
 
     async def capture(self, host: Host, arguments: Json) -> Json:
@@ -51,11 +52,11 @@ class QuietHost:
     async def undo(self, host: Host, arguments: Json, saved: Json) -> None:
         """Thaw and continue."""
         for name in saved["units"]:
-            if await _freezer(host, name) in {"frozen", "freezing"}:
-                try:
+            try:
+                if await host.units.freezer(name) in {"frozen", "freezing"}:
                     await host.units.thaw(name)
-                except RemoteError as error:
-                    raise RolledBackError(f"{name} cannot be thawed: {error.message}.") from error
+            except RemoteError as error:
+                raise RolledBackError(f"{name} cannot be thawed: {error.message}.") from error
         for entry in saved["processes"]:
             if host.processes.state(_process(entry)) in STOPPED:
                 host.processes.signal(_process(entry), signal.SIGCONT)
@@ -73,8 +74,9 @@ def _process(entry: Json) -> Process:
 
 
 async def _freezer(host: Host, unit: str) -> str:
+    """Return a unit's freezer state, or "" where systemd does not say."""
     try:
-        return str(await host.units.get(unit, "org.freedesktop.systemd1.Unit", "FreezerState"))
+        return await host.units.freezer(unit)
     except RemoteError as error:
         log.debug("no freezer state of %s: %s", unit, error.message)
         return ""

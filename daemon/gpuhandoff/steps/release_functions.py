@@ -30,6 +30,7 @@ class ReleaseFunctions:
 
     name = "release-functions"
     needs_gpu = True
+    has_undo = True
     volatile = False
 
     async def capture(self, host: Host, arguments: Json) -> Json:

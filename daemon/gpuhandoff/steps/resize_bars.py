@@ -24,6 +24,7 @@ class ResizeBars:
 
     name = "resize-bars"
     needs_gpu = True
+    has_undo = True
     volatile = False
 
     async def capture(self, host: Host, arguments: Json) -> Json:

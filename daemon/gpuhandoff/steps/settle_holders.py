@@ -21,6 +21,7 @@ class SettleHolders:
 
     name = "settle-holders"
     needs_gpu = False
+    has_undo = False
     volatile = False
 
     async def capture(self, host: Host, arguments: Json) -> Json:

@@ -21,6 +21,9 @@ class Step(Protocol):
     needs_gpu: bool
     """Whether undoing it touches the GPU or relies on the GPU being back: skipped once the GPU is stuck."""
 
+    has_undo: bool
+    """Whether undo does anything: what still hangs of a step without is in nobody's way."""
+
     volatile: bool
     """Whether its effect ends with the daemon: a daemon that takes over an open handoff applies it again."""
 

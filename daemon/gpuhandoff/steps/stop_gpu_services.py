@@ -15,6 +15,7 @@ class StopGpuServices:
 
     name = "stop-gpu-services"
     needs_gpu = True
+    has_undo = True
     volatile = False
 
     async def capture(self, host: Host, arguments: Json) -> Json:

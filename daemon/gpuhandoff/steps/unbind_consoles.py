@@ -22,6 +22,7 @@ class UnbindConsoles:
 
     name = "unbind-consoles"
     needs_gpu = True
+    has_undo = True
     volatile = False
 
     async def capture(self, host: Host, arguments: Json) -> Json:

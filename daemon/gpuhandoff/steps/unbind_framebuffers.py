@@ -21,6 +21,7 @@ class UnbindFramebuffers:
 
     name = "unbind-framebuffers"
     needs_gpu = True
+    has_undo = True
     volatile = False
 
     async def capture(self, host: Host, arguments: Json) -> Json:

@@ -41,6 +41,7 @@ class UnloadDriver:
 
     name = "unload-driver"
     needs_gpu = True
+    has_undo = True
     volatile = False
 
     async def capture(self, host: Host, arguments: Json) -> Json:
@@ -75,6 +76,11 @@ class UnloadDriver:
         modules with it. claim-functions then sets the override back as it was.
         """
         display = str(arguments["display"])
+        if not host.kernel.exists(f"{DEVICES}/{display}"):
+            raise RolledBackError(
+                f"{display} has left the PCI bus, so that no driver can have it. Put it back, or write 1 to "
+                "/sys/bus/pci/rescan."
+            )
         drivers = {address: driver for address, driver in saved["drivers"].items() if driver}
         stray = [address for address, driver in drivers.items() if driver != VFIO_DRIVER and on_vfio(host, address)]
         await refuse_guest(host, stray)

@@ -56,6 +56,8 @@ class Record:
     """The VMM that was last seen with the GPU."""
     undoing: str = ""
     stuck: str = ""
+    waits: bool = False
+    """Whether what it is stuck for ends by itself: the kernel had not finished, or somebody had the card open."""
 
     @property
     def complete(self) -> bool:
@@ -126,9 +128,9 @@ def _follow(line: dict[str, Any], draft: _Draft) -> bool:
             at = line.get("at")
             draft.fields |= {"guest": None} | ({"held_at": float(at)} if isinstance(at, int | float) else {})
         case {"undoing": str(why)}:
-            draft.fields |= {"undoing": why, "stuck": ""}
+            draft.fields |= {"undoing": why, "stuck": "", "waits": False}
         case {"stuck": int(), "message": str(message)}:
-            draft.fields["stuck"] = message
+            draft.fields |= {"stuck": message, "waits": line.get("waits") is True}
         case _:
             log.warning("skipping a line of the journal that makes no sense: %.80r", line)
             return False

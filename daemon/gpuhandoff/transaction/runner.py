@@ -180,7 +180,8 @@ class Runner:
         locked = (step := self._steps.get(entry.name)) is None or step.needs_gpu
         holding = await who_holds(self._host, record.nodes)
         message = stuck_sentence(str(record.gpu), entry.name, cause, holding, locked=locked)
-        self._note(journal, stuck=entry.index, message=message)
+        # Both end by themselves, perhaps before anybody looks again.
+        self._note(journal, stuck=entry.index, message=message, waits=bool(holding) or isinstance(cause, OverdueError))
         journal.close()
         return StuckError(message, lost=locked and not holding)
 
@@ -188,7 +189,7 @@ class Runner:
         if step is None:
             raise UnsupportedError(f"this version of gpuhandoff does not know the step {entry.name}")
         host = self._host_for(record.gpu, step)
-        for one in host.kernel.pending(_purpose(record.gpu, step)):
+        for one in host.kernel.pending(_purpose(record.gpu, step)) if step.has_undo else ():
             raise OverdueError(one.operation, one.seconds, one.process, one.state, one.waits_in)
         observe(entry.name, "undo", entry.index + 1, record.steps)
         log.info("undo of %s", entry.name, extra=_fields(record, entry))
@@ -230,7 +231,7 @@ def _fields(record: Record, entry: Entry) -> dict[str, object]:
 
 def _uncancel() -> None:
     task = asyncio.current_task()
-    if task is not None:
+    while task is not None and task.cancelling():  # it may have been cancelled again while the kernel was waited for
         task.uncancel()
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import re
 
 from tests.vm.bench_host import BenchHost, difference
@@ -48,6 +49,19 @@ def test_an_upgrade_leaves_a_lent_gpu_where_it_is(dual: BenchHost) -> None:
     assert difference(away, still) == []
     dual.reclaim()
     assert difference(before, dual.snapshot()) == []
+
+
+def test_a_restart_while_the_card_comes_back_leaves_nobody_in_the_dark(single: BenchHost) -> None:
+    """systemd starts nothing that is ordered after what it is about to stop: the display manager must not be."""
+    before = single.snapshot()
+    single.handoff()
+    single.call("Reclaim", single.layout.gpu, "1", "wait", "b", "false", signature="sa{sv}")
+    single.next_daemon("systemctl restart gpuhandoffd")
+    single.wait_for_desktop()
+    moves = json.loads(single.run("gpuhandoff history --json").output)["moves"]
+    assert [(one["operation"], one["outcome"]) for one in moves] == [("reclaim", "done"), ("handoff", "done")]
+    assert single.state() == "host"
+    assert difference(before, single.snapshot()) == []
 
 
 def test_installed_again_it_takes_back_what_was_lent_before(dual: BenchHost) -> None:

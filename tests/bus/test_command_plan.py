@@ -62,7 +62,7 @@ async def test_a_plan_with_how_each_step_is_undone(daemon: FakeDaemon, command: 
     daemon.answers = {"Preview": PREVIEW}
     out = (await command("plan", "-v")).out
     assert " 1  keep the machine awake  (inhibit-sleep)\n    back: it may sleep again; usually 0.0 s\n" in out
-    assert "\n    back: vfio-pci lets go; it was never done here\n" in out
+    assert "\n    back: vfio-pci lets go; not known, it was never done here\n" in out
 
 
 async def test_a_plan_of_the_way_back(daemon: FakeDaemon, command: Command) -> None:

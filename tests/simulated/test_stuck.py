@@ -140,7 +140,7 @@ async def test_what_the_kernel_refuses_is_tried_again_when_somebody_asks(tmp_pat
         await one.reclaim(GPU)
     assert caught.value.name == "org.gpuhandoff.Error.Stuck"
     assert "stuck at unload-driver" in caught.value.message
-    assert "call Reclaim again" in caught.value.message
+    assert "reclaim the GPU again" in caught.value.message
     one.machine.faults.clear()
     await asyncio.sleep(1000)
     assert (await one.status(GPU))["state"] == "stuck"

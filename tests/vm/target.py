@@ -64,12 +64,12 @@ class Target:
 
 
 def chosen(moment: str, lines: Sequence[str]) -> Iterable[tuple[int, str]]:
-    """Return lines with their numbers: every fourth one each day, all of them with GPUHANDOFF_TEST_ALL=1.
+    """Return lines with their numbers: every eighth one each day, all of them with GPUHANDOFF_TEST_ALL=1.
 
     Little happens between the moment after a line and the one before the next: the moments take turns.
     """
     numbered = list(enumerate(lines, 1))
-    return numbered if os.environ.get("GPUHANDOFF_TEST_ALL") else numbered[2 * (moment in {"after", "broken"}) :: 4]
+    return numbered if os.environ.get("GPUHANDOFF_TEST_ALL") else numbered[4 * (moment in {"after", "broken"}) :: 8]
 
 
 def strike(host: BenchHost, member: str, moment: str, number: int = 0) -> dict[str, Any]:

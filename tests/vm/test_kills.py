@@ -1,6 +1,6 @@
 """SIGKILL for the daemon at each line of its journal, on a real kernel: the host is what it was, or the handoff is complete.
 
-A quarter of them each day, all with GPUHANDOFF_TEST_ALL=1. Every case starts from one snapshot of the whole machine
+An eighth of them each day, all with GPUHANDOFF_TEST_ALL=1. Every case starts from one snapshot of the whole machine
 and kills at one exact system call (`strike.py`). How many lines there are is seen in a run in which nobody is killed. What
 was counted is printed at the end of all tests.
 """

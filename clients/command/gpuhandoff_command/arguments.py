@@ -15,12 +15,16 @@ _MOST_ENTRIES = 99999
 
 EPILOG = """\
 exit status:
-  0  done                       5  gpuhandoffd is not there, or went away
-  1  failed; what was done is undone  6  took too long; what was done is undone
-  2  wrong usage                7  stuck: failed, and could not be undone
-  3  refused: no such GPU, busy, in use, inhibited, not isolated, unsupported, consent needed
-  4  not allowed              130  cancelled
-  8  doctor: nothing worse than warnings
+    0  done
+    1  failed; what was done is undone
+    2  wrong usage
+    3  refused: no such GPU, busy, in use, inhibited, not isolated, unsupported, consent needed
+    4  not allowed
+    5  gpuhandoffd is not there, or went away
+    6  took too long; what was done is undone
+    7  stuck: failed, and could not be undone
+    8  doctor: nothing worse than warnings
+  130  cancelled
 `run` and `inhibit` end with their command's own status, or 128 and the signal that ended it.
 
 gpuhandoff(1) explains all of it; gpuhandoff.toml(5) sets defaults.
@@ -89,7 +93,7 @@ def parser() -> argparse.ArgumentParser:
     _options(run)
     run.add_argument("program", nargs=argparse.REMAINDER, metavar="-- COMMAND", help="what to run meanwhile")
     inhibit = add("inhibit", "have no GPU handed off for as long as a command runs")
-    inhibit.add_argument("--why", default="", type=text, help="what would be lost; said to whom is refused")
+    inhibit.add_argument("--why", default="", type=text, help="what would be lost; told to whoever is refused")
     inhibit.add_argument("--who", default="", type=text, help="who does not want it (default: the command's name)")
     words = "block refuses handoffs (default), delay holds them off for a short time"
     inhibit.add_argument("--mode", choices=["block", "delay"], default="block", help=words)

@@ -43,7 +43,7 @@ async def _from_daemon(*, ask: bool) -> list[Finding]:
             await connection.close()
     except CallError as error:
         if status_of(error.name) is Exit.DENIED:
-            return [_finding("note", "daemon", "What gpuhandoffd knows of this machine is not for you.", sentence(error))]
+            return [_finding("note", "daemon", "You may not see what gpuhandoffd knows of this machine.", sentence(error))]
         return [_finding("problem", "daemon", "gpuhandoffd could not be asked.", sentence(error))]
 
 

@@ -52,7 +52,7 @@ def _hook(root: Path) -> Check:
         return Check("hook", False, f"libvirt cannot run /{HOOK}: sudo chmod 755 /{HOOK}")
     if found.st_uid != path.parents[2].stat().st_uid or found.st_mode & (stat.S_IWGRP | stat.S_IWOTH):
         return Check(
-            "hook", False, f"Others than root may write /{HOOK}, which libvirt runs as root: sudo chmod 755 /{HOOK}"
+            "hook", False, f"Not only root may write /{HOOK}, which libvirt runs as root: sudo chmod 755 /{HOOK}"
         )
     return Check("hook", True, f"/{HOOK} is there and can be run.")
 
@@ -106,14 +106,14 @@ def _apparmor(root: Path) -> Iterator[Check]:
             continue
         if not _RUNS_HOOKS.search(profile):
             yield Check(
-                "apparmor", False, f"The AppArmor profile of {name} lets it run no hooks: /etc/apparmor.d/{path.name}"
+                "apparmor", False, f"The AppArmor profile of {name} does not let it run hooks: /etc/apparmor.d/{path.name}"
             )
         elif not _RUNS_PROGRAMS.search(profile):
             yield Check(
                 "apparmor", False, f"The AppArmor profile of {name} lets hooks run no programs: /etc/apparmor.d/{path.name}"
             )
         else:
-            yield Check("apparmor", True, f"The AppArmor profile of {name} lets it run hooks, and those busctl.")
+            yield Check("apparmor", True, f"The AppArmor profile of {name} lets it run hooks, and lets them run busctl.")
 
 
 def _selinux(root: Path) -> Iterator[Check]:

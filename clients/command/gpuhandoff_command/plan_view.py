@@ -23,7 +23,7 @@ _ASKS = {
 _CONSENTS = {"stop-display": "stop-display", "holders": "holders=terminate", "accept-risk": "accept-risk"}
 _NO_SOURCE = "none found"
 _WIDTH = 11
-NEVER = "it was never done here"
+NEVER = "not known, it was never done here"
 
 
 def show_plan(terminal: Terminal, plan: dict[str, Any], *, verbose: bool = False) -> None:

@@ -59,7 +59,7 @@ def _group(world: World, gpu: Gpu) -> Iterator[Finding]:
             "group",
             f"{gpu.name} cannot be lent: it shares its IOMMU group with devices that the host keeps.",
             f"Group {_numbers(gpu)}: {names}",
-            "Put the card into a slot that is connected to the processor, or unbind those devices if you need them not.",
+            "Put the card into a slot that is connected to the processor, or unbind those devices if you do not need them.",
             address,
         )
     elif world.iommu and gpu.groups:

@@ -113,7 +113,7 @@ class Moves:
         record = self._journals.record(gpu.address)
         if record is not None:
             if not record.complete:
-                why = record.stuck or "a move was interrupted and has not been undone; call Reclaim first."
+                why = record.stuck or "a move was interrupted and has not been undone; reclaim it first."
                 raise WrongStateError(f"{gpu.address} ({gpu.name}) takes no further work: {why}")
             whom = f"to {record.vm}" if record.vm else "already"
             raise WrongStateError(f"{gpu.address} ({gpu.name}) is handed off {whom}.")

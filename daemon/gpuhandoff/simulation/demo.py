@@ -25,7 +25,7 @@ from gpuhandoff.simulation.daemon import NAME, PATH
 from gpuhandoff.simulation.scenarios import GPU, SCENARIOS
 from gpuhandoff.simulation.snapshot import differences
 
-READY_SECONDS = 10.0
+READY_SECONDS = 60.0
 SETTLE_SECONDS = 5.0
 """How long the machine may take for what nobody waits for: alice's session, sound."""
 
@@ -183,12 +183,13 @@ async def running(command: Sequence[str], ready: str, environment: dict[str, str
     is_ready = asyncio.Event()
     reader = asyncio.create_task(read(process, lines, ready, is_ready))
     try:
-        async with asyncio.timeout(READY_SECONDS):
-            await is_ready.wait()
+        try:
+            async with asyncio.timeout(READY_SECONDS):
+                await is_ready.wait()
+        except TimeoutError as error:
+            said = "".join(lines) or "It has said nothing."
+            raise SystemExit(f"{' '.join(command)} was not ready within {READY_SECONDS:g} s. {said}") from error
         yield lines
-    except TimeoutError:
-        say(f"{command[0]} does not start:\n{''.join(lines)}")
-        raise
     finally:
         with contextlib.suppress(ProcessLookupError):
             process.terminate()

@@ -62,7 +62,7 @@ def stuck_sentence(gpu: str, step: str, cause: BaseException, holding: Collectio
     elif pending:
         remedy.append("gpuhandoff goes on by itself when the kernel has finished.")
     else:
-        remedy.append("Remove that cause and call Reclaim again; if it cannot be removed, a reboot brings everything back.")
+        remedy.append("Remove that cause and reclaim the GPU again; if that is impossible, a reboot brings everything back.")
     if pending and locked:
         remedy.append(AT_SHUTDOWN)
     return f"{gpu} is stuck at {step}: {describe(cause).rstrip('.')}. {' '.join(remedy)}"

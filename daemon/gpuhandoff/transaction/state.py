@@ -36,7 +36,7 @@ def derive(gpu: Gpu, record: Record | None, running: Operation | None, *, aside:
     if record is not None and not record.complete:
         return Standing(
             State.STUCK,
-            record.stuck or f"A {record.operation or 'move'} was interrupted and has not been undone: call Reclaim.",
+            record.stuck or f"A {record.operation or 'move'} was interrupted and has not been undone: reclaim it.",
         )
     if gpu.on_vfio:
         return _away(gpu, record, aside=aside)

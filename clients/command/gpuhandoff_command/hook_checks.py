@@ -51,9 +51,7 @@ def _hook(root: Path) -> Check:
     if not stat.S_ISREG(found.st_mode) or not found.st_mode & stat.S_IXUSR:
         return Check("hook", False, f"libvirt cannot run /{HOOK}: sudo chmod 755 /{HOOK}")
     if found.st_uid != path.parents[2].stat().st_uid or found.st_mode & (stat.S_IWGRP | stat.S_IWOTH):
-        return Check(
-            "hook", False, f"Not only root may write /{HOOK}, which libvirt runs as root: sudo chmod 755 /{HOOK}"
-        )
+        return Check("hook", False, f"Not only root may write /{HOOK}, which libvirt runs as root: sudo chmod 755 /{HOOK}")
     return Check("hook", True, f"/{HOOK} is there and can be run.")
 
 

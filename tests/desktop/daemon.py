@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import json
 import sys
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
@@ -87,6 +88,17 @@ class SimulatedDaemon:
     async def simulate(self, member: str, signature: str = "", *body: Any) -> None:
         """Have something happen on the machine: see gpuhandoff.simulation.trouble and .daemon."""
         await self._client.call(NAME, PATH, NAME, member, signature, body, timeout=PATIENCE)
+
+    async def snapshot(self) -> dict[str, Any]:
+        """Return everything observable on the machine."""
+        (text,) = await self._client.call(NAME, PATH, NAME, "Snapshot", timeout=PATIENCE)
+        return dict(json.loads(text))
+
+    async def result(self, job: str) -> str:
+        """Return how a job has ended."""
+        get = (names.BUS_NAME, job, "org.freedesktop.DBus.Properties", "Get", "ss", (names.JOB_INTERFACE, "Result"))
+        (found,) = await self._client.call(*get, timeout=PATIENCE)
+        return str(found.value)
 
     async def _read(self, process: asyncio.subprocess.Process, ready: asyncio.Event) -> None:
         assert process.stderr is not None

@@ -131,6 +131,14 @@ def memory() -> dict[str, int]:
     return {"rss": int(fields["Rss"]), "private": int(fields["Private_Dirty"])}
 
 
+def accompany() -> None:
+    """Have gpuhandoff-session beside the shell, and return when handoffs wait for it."""
+    paths = {"PYTHONPATH": "/session:/daemon:/library"}
+    program = ("python3", "/desktop/session_inside.py")
+    _processes["session"] = subprocess.Popen(program, stdin=subprocess.DEVNULL, stdout=sys.stderr, env=os.environ | paths)
+    _until(lambda: Path("/out/session-waits").exists(), "gpuhandoff-session")
+
+
 def stop() -> int:
     """End the shell as a log-out does; return its exit status."""
     shell = _processes["gnome-shell"]
@@ -175,5 +183,5 @@ def _until(condition: Callable[[], object], what: str, seconds: float = SETTLE) 
 
 
 if __name__ == "__main__":
-    verbs = (start, evaluate, until_shown, until_gone, picture, extension_state, switch, version, memory, stop)
+    verbs = (start, evaluate, until_shown, until_gone, picture, extension_state, switch, version, memory, accompany, stop)
     answer({verb.__name__: verb for verb in verbs})

@@ -24,8 +24,9 @@
     }
 
     const labels = () => [...walk(Main.uiGroup)].filter(actor => actor instanceof St.Label && actor.text);
-    // The text of a dialog's button is its own; other buttons complain when they are asked for it.
-    const isDialogButton = actor => actor instanceof St.Button && actor.has_style_class_name('modal-dialog-button');
+    // The text of a dialog's or a notification's button is its own; other buttons complain when they are asked for it.
+    const isDialogButton = actor => actor instanceof St.Button &&
+        ['modal-dialog-button', 'notification-button'].some(name => actor.has_style_class_name(name));
     const textOf = actor => isDialogButton(actor) ? actor.label : actor instanceof St.Label && actor.text || '';
     const keyboard = () => {
         seen._keyboard ??= global.stage.context.get_backend().get_default_seat()

@@ -12,6 +12,8 @@ from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import Any
 
+import dbus_next
+
 from tests.desktop.daemon import bind_of
 from tests.desktop.enclosure import Conversation, enclosed
 from tests.desktop.gnome_root import SUITES, gnome_root
@@ -124,7 +126,11 @@ async def gnome_shell(bus: PrivateBus, directory: Path, pictures: Path, suite: s
     root = await asyncio.to_thread(gnome_root, suite)
     out.mkdir()
     out.chmod(0o777)
-    binds = (f"{HERE}:/desktop", f"{extension}:/extension", f"rw:{out}:/out", bind_of(bus))
+    library = Path(dbus_next.__file__).parent
+    binds = (
+        *(f"{HERE}:/desktop", f"{extension}:/extension", f"rw:{out}:/out", bind_of(bus)),
+        *(f"{REPOSITORY}/clients/session:/session", f"{REPOSITORY}/daemon:/daemon", f"{library}:/library/dbus_next"),
+    )
     environment = {"DBUS_SYSTEM_BUS_ADDRESS": bus.address}
     program = ("python3", "/desktop/gnome_inside.py")
     log = directory / "gnome-shell.log"

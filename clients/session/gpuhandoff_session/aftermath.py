@@ -62,7 +62,7 @@ def all_told(moves: Moves) -> Told:
 
 def _of(move: Mapping[str, Any], back: Moves) -> Notice | None:
     """Return what to say of one handoff and its way back (oldest first); None while the card is away."""
-    card, vm = move["name"], move["vm"]
+    card, vm = sentences.short_name(move["name"]), move["vm"]
     if move["outcome"] != "done":
         return sentences.failed(card, vm, move["outcome"], move["message"])
     if move["back"] == "reboot":

@@ -8,6 +8,7 @@ from typing import Any
 
 from gpuhandoff import names
 from gpuhandoff_session.bus import CallError, Connection, Service, Typed
+from gpuhandoff_session.sentences import short_name
 
 MANAGER = Service(names.BUS_NAME, names.MANAGER_PATH, names.MANAGER_INTERFACE)
 WHO, WHY = "The desktop", "programs are to be closed, and the person asked"
@@ -66,7 +67,7 @@ class Daemon:
         if not job["WaitsUntil"]:
             return None
         wait = job["WaitsUntil"] / 1e6 - time.time()
-        return Handoff(card["Job"], card["Name"], job["Vm"], tuple(job["Desktops"]), wait, card["Address"])
+        return Handoff(card["Job"], short_name(card["Name"]), job["Vm"], tuple(job["Desktops"]), wait, card["Address"])
 
     async def programs(self, handoff: Handoff) -> tuple[tuple[str, ...], int]:
         """Return which programs end, by the names that people call them, and how many more; none where we may not ask."""

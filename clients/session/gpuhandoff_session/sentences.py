@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 
@@ -22,6 +23,12 @@ class Notice:
     """It stays until something is done about it."""
     buttons: tuple[tuple[str, str], ...] = ()
     """Key and label of each."""
+
+
+def short_name(name: str) -> str:
+    """Return a card's name as people say it: "GeForce RTX 4070" of "NVIDIA AD104 [GeForce RTX 4070]"."""
+    sold_as = re.search(r"\[([^\]]+)\]", name)
+    return sold_as[1] if sold_as else name
 
 
 def countdown(card: str, vm: str, programs: Sequence[str], more: int, left: float) -> Notice:

@@ -89,7 +89,7 @@ async def test_members_that_change_nothing(people: Audience, tmp_path: Path) -> 
                 reply = await here.call(who, message)
                 machine_id = message.member == "GetMachineId" and reply.error_name == "org.gpuhandoff.Error.Unsupported"
                 assert machine_id or said(reply) == expected, (message.member, who, reply.body)
-            assert differences(before, here.machine.snapshot()) == [], message.member
+            assert changes(before, here.machine.snapshot()) == [], message.member
 
 
 def test_every_member_is_here() -> None:
@@ -147,6 +147,11 @@ MOVES = {
 }
 
 
+def changes(before: dict[str, Any], after: dict[str, Any]) -> list[str]:
+    """Return what is different, but for the delay that a move before has asked logind for: it is let go when it comes."""
+    return [line for line in differences(before, after) if not line.endswith("sleep:shutdown gpuhandoff delay")]
+
+
 @pytest.mark.parametrize("who", [*USERS, "left"])
 @pytest.mark.parametrize("what", MOVES)
 async def test_moves(people: Audience, tmp_path: Path, what: str, who: str) -> None:
@@ -164,9 +169,9 @@ async def test_moves(people: Audience, tmp_path: Path, what: str, who: str) -> N
             assert said(reply) == expected, reply.body
         if expected == YES and move.ends:
             assert await here.state() == move.ends
-            assert differences(before, here.machine.snapshot()) != []
+            assert changes(before, here.machine.snapshot()) != []
         else:
-            assert differences(before, here.machine.snapshot()) == []
+            assert changes(before, here.machine.snapshot()) == []
             assert (await here.state(), here.journals()) == (state, journals)
         await put_back(here)
 
@@ -211,7 +216,7 @@ async def test_only_whose_desktop_ends_objects_to_roots_handoff(people: Audience
         if who != "active":
             assert said(await here.call("root", a_call("Cancel", path=path, interface=JOB_INTERFACE))) == YES
         await here.daemon.jobs.settle()
-        assert differences(before, here.machine.snapshot()) == []
+        assert changes(before, here.machine.snapshot()) == []
         for holder in ("active", who):
             for cookie in (1, 2):
                 await here.ask(holder, "Uninhibit", "u", cookie)
@@ -232,7 +237,7 @@ async def test_inhibitors(people: Audience, tmp_path: Path, who: str, expected: 
         await here.leave(a_call("Inhibit", "sss", "who", "why", "block"))
         blocked = await here.call("root", a_call("Get", "ss", MANAGER_INTERFACE, "Inhibited", interface=PROPERTIES))
         assert blocked.body[0].value is False
-        assert differences(before, here.machine.snapshot()) == []
+        assert changes(before, here.machine.snapshot()) == []
 
 
 @pytest.mark.parametrize("kind", [Person, Contained])
@@ -254,7 +259,7 @@ async def test_who_is_root_in_namespaces_of_their_own_is_who_they_were(tmp_path:
             event = a_call("Event", "sssss", *HOOK, domain_xml(), interface=HYPERVISOR_INTERFACE)
             assert said(await here.call("root", event)) == NO
             assert said(await here.ask("root", "Handoff", "sa{sv}", GPU, options(accept_risk=True))) == PASSWORD
-            assert differences(before, here.machine.snapshot()) == []
+            assert changes(before, here.machine.snapshot()) == []
             assert said(await here.ask("root", "Handoff", "sa{sv}", GPU, {})) == YES
             assert said(await here.ask("root", "Reclaim", "sa{sv}", GPU, {})) == YES
 

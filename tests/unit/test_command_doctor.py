@@ -56,7 +56,7 @@ def test_the_hook_is_not_there(root: Path) -> None:
     assert (check.fine, "is not there" in check.message) == (False, True)
 
 
-@pytest.mark.parametrize(("mode", "why"), [(0o644, "cannot run"), (0o775, "Others than root"), (0o757, "Others than root")])
+@pytest.mark.parametrize(("mode", "why"), [(0o644, "cannot run"), (0o775, "Not only root"), (0o757, "Not only root")])
 def test_the_run_bit_and_who_may_write(root: Path, mode: int, why: str) -> None:
     (root / HOOK).chmod(mode)
     (check,) = found(root, "hook")
@@ -82,7 +82,7 @@ def test_libvirt_is_older_than_the_hook(root: Path) -> None:
 
 @pytest.mark.parametrize(
     ("profile", "why"),
-    [("/usr/bin/* PUx,\n", "lets it run no hooks"), ("/etc/libvirt/hooks/** rmix,\n", "lets hooks run no programs")],
+    [("/usr/bin/* PUx,\n", "does not let it run hooks"), ("/etc/libvirt/hooks/** rmix,\n", "lets hooks run no programs")],
 )
 def test_apparmor(root: Path, profile: str, why: str) -> None:
     write(root / "etc/apparmor.d/usr.sbin.libvirtd", profile)

@@ -11,7 +11,7 @@ from gpuhandoff import names
 from gpuhandoff.config import Configuration, HostSettings
 from gpuhandoff.messages import RemoteError, Variant
 from gpuhandoff.simulation.clock import in_virtual_time
-from gpuhandoff.simulation.faults import reject
+from gpuhandoff.simulation.faults import after, reject
 from gpuhandoff.simulation.scenarios import SCENARIOS
 from gpuhandoff.simulation.snapshot import differences
 from tests.support.product import Product
@@ -230,19 +230,33 @@ async def test_a_lease_ends_although_a_service_did_not_answer_once(tmp_path: Pat
     await one.stop()
 
 
+@pytest.mark.parametrize("when", ["away", "no daemon", "no answer", "confining"])
 @in_virtual_time
-async def test_what_was_changed_on_the_host_for_a_card_that_left_the_bus_is_undone(tmp_path: Path) -> None:
+async def test_what_was_changed_on_the_host_for_a_card_that_left_the_bus_is_undone(tmp_path: Path, when: str) -> None:
     one = await product(tmp_path)
     machine = one.machine
     before = {machine.units.units[unit].allowed_cpus for unit in ("user.slice", "system.slice")}
+
+    def pull_out() -> None:
+        for function in ("0000:01:00.0", "0000:01:00.1"):
+            machine.tree.remove(f"/sys/bus/pci/devices/{function}")
+            machine.uevents.emit("remove", f"/sys/devices/{function}", "pci")
+
+    if when == "confining":
+        machine.faults.set(after(pull_out), target="SetUnitProperties")
     await one.handoff(GPU)
-    assert {machine.units.units[unit].allowed_cpus for unit in ("user.slice", "system.slice")} != before
-    for function in ("0000:01:00.0", "0000:01:00.1"):
-        machine.tree.remove(f"/sys/bus/pci/devices/{function}")
-        machine.uevents.emit("remove", f"/sys/devices/{function}", "pci")
+    if when == "no daemon":
+        one.kill()
+    if when != "confining":
+        assert {machine.units.units[unit].allowed_cpus for unit in ("user.slice", "system.slice")} != before
+        pull_out()
+    if when == "no daemon":
+        await one.start_daemon()
+    if when == "no answer":
+        late = RemoteError("org.freedesktop.DBus.Error.NoReply", "Late.")
+        machine.faults.set(reject(late), target="ListSessions", nth=2)
     await asyncio.sleep(60)
-    after = machine.snapshot()
-    assert after["inhibitors"] == []
+    assert machine.snapshot()["inhibitors"] == []
     assert {machine.units.units[unit].allowed_cpus for unit in ("user.slice", "system.slice")} == before
     for named in (GPU, ""):
         with pytest.raises(RemoteError, match=r"0000:01:00\.0 was handed off and has left the PCI bus since"):

@@ -12,7 +12,7 @@ import pytest
 from gpuhandoff.messages import RemoteError, Variant
 from gpuhandoff.simulation.clock import in_virtual_time
 from gpuhandoff.simulation.faults import before as just_before
-from gpuhandoff.simulation.faults import hang, late, refuse
+from gpuhandoff.simulation.faults import hang, late, refuse, reject
 from gpuhandoff.simulation.process import SimulatedProcess
 from gpuhandoff.simulation.scenarios import SCENARIOS
 from gpuhandoff.simulation.snapshot import differences
@@ -237,4 +237,24 @@ async def test_what_still_hangs_of_a_step_that_changes_nothing_is_in_nobodys_way
         line for line in differences(was, one.machine.snapshot()) if "sync" not in line and "gpuhandoff-call" not in line
     ]
     assert left == []
+    await one.stop()
+
+
+@in_virtual_time
+async def test_a_way_back_that_keeps_failing_is_not_tried_without_a_pause(tmp_path: Path) -> None:
+    one = await product(tmp_path)
+    was = one.machine.snapshot()
+    holders = hold_sound(one)
+    await stuck(one)
+    one.signals.clear()
+    late = RemoteError("org.freedesktop.DBus.Error.NoReply", "Late.")
+    one.machine.faults.set(reject(late), target="ListSessions", nth=0)
+    one.machine.processes.end(holders[0].pid)
+    await asyncio.sleep(600)
+    tried = [signal for signal in one.signals if signal.member == "JobRemoved"]
+    assert 2 <= len(tried) <= 10
+    one.machine.faults.clear()
+    await asyncio.sleep(600)
+    assert (await one.status(GPU))["state"] == "host"
+    assert differences(was, one.machine.snapshot()) == []
     await one.stop()

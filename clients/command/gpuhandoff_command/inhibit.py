@@ -42,18 +42,22 @@ class Inhibitor:
         self._connection = connection
         self._terminal = terminal
         self._words = (who, why, mode)
+        self._taken = False
         self._again: asyncio.Task[None] | None = None
 
     async def take(self) -> None:
         """Ask for it; raises CallError."""
         cookie = await self._connection.manager("Inhibit", "sss", *self._words, timeout=None)
+        self._taken = True
         who, why, mode = self._words
         self._terminal.value(
             {"event": "inhibited", "cookie": cookie, "who": who, "why": why, "mode": mode, "pid": os.getpid()}
         )
 
     def on_owner(self, there: bool) -> None:  # noqa: FBT001  (a callback)
-        """Be told that the daemon has come or gone."""
+        """Be told that the daemon has come or gone, also that it has come because we asked for it."""
+        if not self._taken:
+            return
         if self._again is not None:
             self._again.cancel()
         if there:

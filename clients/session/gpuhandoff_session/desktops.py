@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import logging
 import os
 import signal
@@ -57,8 +58,13 @@ class Plasma:
         self._session = session
         self._report = report
         self._leaving = False
+        self._attempt = 0
+        """Counts what was asked for, so that what comes late of an earlier attempt is nobody's."""
         self._asked = False
         """Whether plasma-shutdown was asked to log out and has not ended since."""
+        self._ending = False
+        """Whether it was told to end, and has not yet."""
+        self._gone = asyncio.Event()
         self._listens = False
         self._helper = ""
         self._looking: asyncio.Task[None] | None = None
@@ -66,15 +72,22 @@ class Plasma:
     async def leave(self) -> None:
         """Log out without a question whether to."""
         self._leaving = True
+        self._attempt += 1
+        attempt = self._attempt
         try:
             if not self._listens:
                 self._listens = True
                 await self._session.watch(self.SHUTDOWN, lambda *_: None, self._on_helper)
-            if not self._leaving:  # told to stay meanwhile
+            if self._ending:
+                with contextlib.suppress(TimeoutError):
+                    await asyncio.wait_for(self._gone.wait(), ACTIVATION)
+            if attempt != self._attempt:  # told to stay meanwhile
                 return
             self._asked = True
             await self._session.call(self.SHUTDOWN, "logout", timeout=ACTIVATION)
         except CallError as error:
+            if attempt != self._attempt:
+                return
             self._leaving = self._asked = False
             log.warning("Plasma cannot be asked to end: %s", error.message)
             self._report(Unable())
@@ -82,12 +95,14 @@ class Plasma:
     async def stay(self) -> None:
         """End plasma-shutdown before it goes on; one that the bus is still starting ends when it comes."""
         self._leaving = False
+        self._attempt += 1
         if self._asked and self._helper:
             await self._end_helper()
 
     async def _end_helper(self) -> None:
         """Do what it does when it is told to stay."""
-        self._asked = False
+        self._asked, self._ending = False, True
+        self._gone.clear()
         try:
             (pid,) = await self._session.call(
                 Service(DBUS, DBUS_PATH, DBUS), "GetConnectionUnixProcessID", "s", self._helper
@@ -102,8 +117,9 @@ class Plasma:
         if owner and self._asked and not self._leaving:
             self._looking = asyncio.create_task(self._end_helper())
         elif before and not owner:
-            self._asked = False
-            if self._leaving:
+            ours, self._ending, self._asked = self._ending, False, False
+            self._gone.set()
+            if self._leaving and not ours:
                 self._looking = asyncio.create_task(self._look())
 
     async def _look(self) -> None:

@@ -54,6 +54,10 @@ class Cards:
         """Forget a GPU that the machine does not have any more; what was changed for it may still be undone."""
         self._tree.withdraw(gpu_path(address))
         self._standings.pop(address, None)
+        self.tell(address)
+
+    def tell(self, address: PciAddress) -> None:
+        """Have whoever waits for something look at a GPU again, also at one that is gone."""
         self._changed(address, self._journals.record(address))
 
     def properties(self, world: World, gpu: Gpu) -> dict[str, object]:

@@ -147,6 +147,8 @@ class Fleet:
         gpu = self.world.gpu(address)
         if gpu is not None:
             self._cards.publish(self.world, gpu)
+        else:
+            self._cards.tell(address)
         if self._postponed and not self._is_busy():
             self._stale.set()
 

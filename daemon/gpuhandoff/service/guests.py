@@ -15,6 +15,7 @@ from gpuhandoff.model.world import Process
 from gpuhandoff.service.fleet import Fleet
 from gpuhandoff.service.jobs import Jobs
 from gpuhandoff.service.moves import Moves
+from gpuhandoff.service.pauses import Pauses
 from gpuhandoff.service.watches import Watches
 from gpuhandoff.transaction.journal import JournalDirectory
 from gpuhandoff.transaction.record import Record
@@ -43,6 +44,7 @@ class Guests:
         self._configuration = configuration
         self._came = came
         self._watches = Watches("guest")
+        self._pauses = Pauses()
 
     def look(self, address: PciAddress, record: Record | None) -> None:
         """Watch what there is to be watched now; called whenever anything about a GPU, or its journal, has changed."""
@@ -85,6 +87,8 @@ class Guests:
         await self._take_back(address, Why.GUEST_MISSING)
 
     async def _take_back(self, address: PciAddress, why: Why) -> None:
+        record = self._journals.record(address)
+        await self._pauses.before(address, f"{why} {record.job if record is not None else ''}")
         await self._fleet.look_again()
         gpu = self._fleet.world.gpu(address)
         if gpu is None or gpu.guest is None:

@@ -189,6 +189,8 @@ class Hypervisor:
         """Tell whether the GPU is lent to the guest and waits for it; one that somebody has moved since is taken back."""
         await self._quiet(gpu.address, guest)  # its way back may have begun since it was looked at
         record, now = self._journals.record(gpu.address), self._fleet.world.gpu(gpu.address)
+        if now is not None:
+            self._refuse_lent(guest, now)
         if record is None or not record.complete:
             return False
         if now is None or not now.on_vfio:

@@ -9,6 +9,7 @@ from gpuhandoff.model.address import PciAddress
 from gpuhandoff.model.request import Why
 from gpuhandoff.service.jobs import Jobs
 from gpuhandoff.service.moves import Moves
+from gpuhandoff.service.pauses import Pauses
 from gpuhandoff.service.watches import Watches
 from gpuhandoff.transaction.record import Record
 
@@ -31,6 +32,7 @@ class Rescues:
         self._jobs = jobs
         self._moves = moves
         self._watches = Watches("rescue")
+        self._pauses = Pauses()
 
     def look(self, address: PciAddress, record: Record | None) -> None:
         """Watch a GPU while it is stuck; called whenever anything about it, or its journal, has changed."""
@@ -48,8 +50,10 @@ class Rescues:
         if self._host.kernel.pending(Purpose(gpu)):
             await self._host.kernel.settled(gpu)
             log.info("the kernel has finished with %s: going on", gpu, extra={"GPU": gpu})
-        elif not await self._closed(record) and not record.waits:
-            return
+        elif not await self._closed(record):
+            if not record.waits:
+                return
+            await self._pauses.before(record.gpu, record.stuck)  # the way back may fail before it says anything new
         await self._moves.take_back(record.gpu, Why.UNSTUCK)
 
     async def _closed(self, record: Record) -> bool:

@@ -19,11 +19,12 @@ class Watches:
         self._kind = kind
         self._tasks: dict[PciAddress, tuple[str, asyncio.Task[None]]] = {}
         self._ending: set[asyncio.Task[None]] = set()
+        self._over = False
 
     def start(self, gpu: PciAddress, key: str, wait: Callable[[], Coroutine[Any, Any, None]]) -> None:
         """Wait for the thing named `key` and for no other; the same is not waited for again when it is over."""
         known = self._tasks.get(gpu)
-        if known is not None and known[0] == key:
+        if self._over or (known is not None and known[0] == key):
             return
         self.end(gpu)
         self._tasks[gpu] = (key, asyncio.create_task(self._guarded(wait), name=f"{self._kind} of {gpu}: {key}"))
@@ -37,7 +38,8 @@ class Watches:
             known[1].add_done_callback(self._ending.discard)
 
     async def stop(self) -> None:
-        """End all and see them end."""
+        """End all, see them end, and begin none any more."""
+        self._over = True
         for gpu in tuple(self._tasks):
             self.end(gpu)
         await asyncio.gather(*self._ending, return_exceptions=True)

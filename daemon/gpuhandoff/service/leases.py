@@ -14,11 +14,8 @@ from gpuhandoff.model.request import Why
 from gpuhandoff.service.fleet import Fleet
 from gpuhandoff.service.jobs import Jobs
 from gpuhandoff.service.moves import Moves
+from gpuhandoff.service.pauses import Pauses
 from gpuhandoff.transaction.journal import JournalDirectory
-
-PATIENCE = 5.0
-LONGEST_PAUSE = 300.0
-"""Seconds after a try to take a GPU back that failed."""
 
 log = logging.getLogger(__name__)
 
@@ -97,8 +94,9 @@ class Leases:
         if not self._is_lent_to(sender, gpu):
             return
         log.info("the lease of %s ended: its caller left the bus", gpu, extra={"GPU": str(gpu)})
-        pause = PATIENCE
+        pauses = Pauses()
         while self._is_lent_to(sender, gpu):  # a look, or the Reclaim, may have met a service that did not answer
+            await pauses.before(gpu, sender)
             try:
                 await self._guest_ended(gpu)
                 if self._is_lent_to(sender, gpu):
@@ -107,9 +105,6 @@ class Leases:
                 log.warning("%s cannot be looked at, which was leased: %s", gpu, error, extra={"GPU": str(gpu)})
             if (job := self._jobs.running(gpu)) is not None:
                 await job.finished.wait()
-            if self._is_lent_to(sender, gpu):
-                await asyncio.sleep(pause)
-                pause = min(2 * pause, LONGEST_PAUSE)
 
     def _is_lent_to(self, sender: str, gpu: PciAddress) -> bool:
         record = self._journals.record(gpu)

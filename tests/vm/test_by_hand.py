@@ -13,9 +13,7 @@ README = Path(__file__).parents[2] / "README.md"
 def commands() -> str:
     """Return the README's commands for the single host's card, which has one function more and another driver."""
     section = README.read_text().split("## If all else fails", 1)[1]
-    found = re.search(r"```sh\n(.*?)```", section, re.DOTALL)
-    assert found is not None
-    text = found[1]
+    text = "".join(re.findall(r"```sh\n(.*?)```", section.split("\n## ", 1)[0], re.DOTALL))
     for given, here in (
         ("0000:01:00.1 0000:01:00.0", "0000:01:00.2 0000:01:00.1 0000:01:00.0"),
         ("0000:01:00.0 0000:01:00.1", "0000:01:00.0 0000:01:00.1 0000:01:00.2"),

@@ -7,7 +7,8 @@ from pathlib import Path
 
 import pytest
 
-from gpuhandoff.service.hypervisor import GUEST_TIMEOUT
+from gpuhandoff.messages import Variant
+from gpuhandoff.service.hypervisor import GUEST_TIMEOUT, Hypervisor
 from gpuhandoff.simulation.clock import in_virtual_time
 from tests.support.hypervisor_events import GPU, ended, event, moves, product, refused, state, unchanged
 
@@ -60,6 +61,37 @@ async def test_a_start_during_the_way_back_waits_for_it(tmp_path: Path) -> None:
     await ended(one)
     unchanged(one, before)
     assert moves(one) == ["done"] * 4
+    await one.stop()
+
+
+@pytest.mark.parametrize("what", ["another guest", "a machine of its own"])
+@in_virtual_time
+async def test_what_comes_while_a_rom_is_read_is_not_overlooked(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, what: str
+) -> None:
+    """By then the GPU had been found free; it is asked for once more before anything moves."""
+    one = await product(tmp_path)
+    before = one.machine.snapshot()
+
+    async def overtaken(hypervisor: Hypervisor, *_: object) -> None:
+        monkeypatch.undo()
+        if what == "another guest":
+            await event(one, "prepare", guest="win10")
+        else:
+            await one.handoff(GPU, **{"stop-display": Variant("b", True)})
+            one.machine.start_guest(GPU)
+            await event(one, "started", guest="plain")
+
+    monkeypatch.setattr(Hypervisor, "_refuse_rom", overtaken)
+    said = await refused(one)
+    assert ("is lent to win10" if what == "another guest" else "is with a virtual machine") in said
+    assert moves(one)[-1] == "done"
+    if what == "another guest":
+        await ended(one, "win10")
+    else:
+        one.machine.stop_guest(GPU)
+        await one.reclaim(GPU)
+    unchanged(one, before)
     await one.stop()
 
 

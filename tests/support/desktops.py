@@ -210,7 +210,8 @@ class FakePlasma:
         match call.member:
             case "logout":
                 self.logouts += 1
-                self._logout = asyncio.create_task(self._log_out())
+                if self._helper is not None and (self._logout is None or self._logout.done()):
+                    self._logout = asyncio.create_task(self._log_out())
                 return Reply()
             case "resetLogout":
                 self.resets += 1

@@ -80,7 +80,7 @@ def operations(scenario: str, direction: str) -> tuple[Done, ...]:
     with _directory() as directory:
         trial = Trial(Case(scenario, direction, NOTHING, 0), Path(directory) / "run")
         run(trial.run())
-    return tuple(trial.seen)
+    return tuple(trial.stroke.seen)
 
 
 def everything(scenario: str, direction: str) -> Iterator[Case]:

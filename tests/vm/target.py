@@ -63,13 +63,19 @@ class Target:
         return drivers == {"vfio-pci"} and self.host.status()["state"] == "detached" and len(now["inhibitors"]) == 1
 
 
+ALL = bool(os.environ.get("GPUHANDOFF_TEST_ALL"))
+"""Whether everything is tried, which takes hours, or each day's choice."""
+STRIDE = {"before": 8, "after": 8, "full": 16, "broken": 16}
+"""By moment: of how many lines of a journal one is struck each day."""
+
+
 def chosen(moment: str, lines: Sequence[str]) -> Iterable[tuple[int, str]]:
-    """Return lines with their numbers: every eighth one each day, all of them with GPUHANDOFF_TEST_ALL=1.
+    """Return the lines to be struck, with their numbers.
 
     Little happens between the moment after a line and the one before the next: the moments take turns.
     """
-    numbered = list(enumerate(lines, 1))
-    return numbered if os.environ.get("GPUHANDOFF_TEST_ALL") else numbered[4 * (moment in {"after", "broken"}) :: 8]
+    numbered, stride = list(enumerate(lines, 1)), STRIDE[moment]
+    return numbered if ALL else numbered[stride // 2 * (moment in {"after", "broken"}) :: stride]
 
 
 def strike(host: BenchHost, member: str, moment: str, number: int = 0) -> dict[str, Any]:

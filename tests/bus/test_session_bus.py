@@ -23,7 +23,7 @@ from gpuhandoff_session.bus import GONE, TIMEOUT, CallError, Connection, Service
 from gpuhandoff_session.desktops import Plasma
 from gpuhandoff_session.farewell import Event
 from tests.support.bus import PrivateBus, private_bus
-from tests.support.desktops import FakeNotifications
+from tests.support.notices import FakeNotifications
 
 PATIENCE = 180.0
 GPU, JOB = "/org/gpuhandoff/gpus/pci_0000_01_00_0", "/org/gpuhandoff/jobs/1"

@@ -13,8 +13,9 @@ from gpuhandoff.simulation.snapshot import differences
 from gpuhandoff_session.desktops import Plasma
 from gpuhandoff_session.farewell import Event
 from tests.support.desk import desk, ended
-from tests.support.desktops import FakeGnome, FakePlasma, Wire
+from tests.support.desktops import FakeGnome, FakePlasma
 from tests.support.participants import ALICE, now, started
+from tests.support.wire import Wire
 
 
 @in_virtual_time

@@ -13,9 +13,11 @@ from gpuhandoff.simulation.scenarios import SCENARIOS
 from gpuhandoff.simulation.sessions import SimulatedSession
 from gpuhandoff_session.memory import Memory
 from gpuhandoff_session.service import Session, Setting
-from tests.support.desktops import FakeGnome, FakeNotifications, FakePlasma, Wire
+from tests.support.desktops import FakeGnome, FakePlasma
+from tests.support.notices import FakeNotifications
 from tests.support.participants import ALICE, GPU, Participant, now
 from tests.support.product import Product
+from tests.support.wire import Wire
 
 DESKTOPS: dict[str, type[FakePlasma | FakeGnome]] = {"plasma": FakePlasma, "gnome": FakeGnome}
 

@@ -1,157 +1,18 @@
-"""Desktops that answer as real ones were seen to, and a notification server, on a bus in this process."""
+"""Desktops that answer as real ones were seen to, on a bus in this process."""
 
 from __future__ import annotations
 
 import asyncio
-import itertools
-from collections.abc import Awaitable, Callable
-from dataclasses import dataclass
-from typing import Any, cast
+from collections.abc import Callable
 
-from gpuhandoff.messages import NO_REPLY, Bus, Call, Match, RemoteError, Reply, Signal, Variant
+from gpuhandoff.messages import Call, RemoteError, Reply, Signal, Variant
 from gpuhandoff.simulation.loopback import LoopbackBroker, LoopbackBus
-from gpuhandoff_session.bus import GONE, TIMEOUT, CallError, Connection, Service, Typed
+from gpuhandoff_session.bus import GONE
+from tests.support.wire import Wire
 
-NOTIFICATIONS = "org.freedesktop.Notifications"
 KWIN_FORCES_AFTER = 120.0
 """Seconds after which KWin goes on with a logout in spite of programs that still ask."""
 PLASMA_CLOSES_IN = 6.0
-HELPER_PID = 4242
-APPEARS_IN = 0.05
-"""Seconds from when a notice is asked for until somebody can press its buttons."""
-_MEMBERS = {
-    "org.gpuhandoff.Manager": ("PrepareForHandoff", "JobRemoved", "StateChanged"),
-    NOTIFICATIONS: ("ActionInvoked", "NotificationClosed"),
-    "org.gnome.SessionManager": ("InhibitorAdded", "InhibitorRemoved"),
-    "org.freedesktop.login1.Manager": ("SessionRemoved",),
-}
-"""By interface, the signals that a Wire listens for: a bus in this process has no rules without a member."""
-
-
-class Wire:
-    """What gpuhandoff_session.bus.Connection is on a real bus."""
-
-    def __init__(self, broker: LoopbackBroker, uid: int) -> None:
-        self.broker = broker
-        self.bus = broker.connect(uid=uid)
-        self.lost: asyncio.Future[None] = asyncio.get_running_loop().create_future()
-        self.activatable: dict[str, Callable[[], Awaitable[None]]] = {}
-
-    @property
-    def connection(self) -> Connection:
-        """This, by the type that the program asks for."""
-        return cast("Connection", self)
-
-    async def call(
-        self, service: Service, member: str, signature: str = "", *body: Any, timeout: float | None = 5.0
-    ) -> list[Any]:
-        if member == "GetConnectionUnixProcessID":
-            return [HELPER_PID]
-        start = self.activatable.get(service.name)
-        if start is not None and not self.broker.owner(service.name):
-            await start()
-        where = (service.name, service.path, service.interface, member)
-        given = tuple(_to_ours(one) for one in body)
-        try:
-            reply = await self.bus.call(*where, signature, given, timeout=3600 if timeout is None else timeout)
-        except RemoteError as error:
-            raise CallError(TIMEOUT if error.name == NO_REPLY else error.name, error.message) from error
-        return [_plain(one) for one in reply]
-
-    async def properties(self, service: Service) -> dict[str, Any]:
-        where = Service(service.name, service.path, "org.freedesktop.DBus.Properties")
-        (found,) = await self.call(where, "GetAll", "s", service.interface)
-        return dict(found)
-
-    async def owner(self, name: str) -> str:
-        return self.broker.owner(name)
-
-    async def watch(
-        self, service: Service, heard: Callable[[str, list[Any]], None], came_or_went: Callable[[str], None]
-    ) -> None:
-        for member in _MEMBERS.get(service.interface, ()):
-            match = Match(service.interface, member, sender=service.name)
-            await self.bus.subscribe(match, lambda signal: heard(signal.member, [_plain(one) for one in signal.body]))
-        changed = Match("org.freedesktop.DBus", "NameOwnerChanged", arg0=service.name)
-        await self.bus.subscribe(changed, lambda signal: came_or_went(str(signal.body[2])))
-        came_or_went(self.broker.owner(service.name))
-
-    def cut(self) -> None:
-        """Leave, as in a crash."""
-        self.bus.drop()
-        if not self.lost.done():
-            self.lost.set_result(None)
-
-
-@dataclass(frozen=True, slots=True)
-class Shown:
-    """A notification as it was asked for."""
-
-    id: int
-    replaces: int
-    title: str
-    body: str
-    buttons: tuple[str, ...]
-    urgency: int
-
-
-class FakeNotifications:
-    """Notes what is shown; buttons are pressed by tests."""
-
-    def __init__(self, bus: Bus) -> None:
-        self.bus = bus
-        self.shown: list[Shown] = []
-        self.closed: list[int] = []
-        self.capabilities = ["actions", "body", "body-markup"]
-        self.hangs = False
-        self._changed = asyncio.Event()
-        self._numbers = itertools.count(1)
-
-    @classmethod
-    async def start(cls, bus: Bus) -> FakeNotifications:
-        server = cls(bus)
-        bus.serve(server._answer)
-        await bus.request_name(NOTIFICATIONS)
-        return server
-
-    @property
-    def titles(self) -> list[str]:
-        return [one.title for one in self.shown]
-
-    async def until(self, words: str) -> Shown:
-        """Return the first notice whose title has these words, when it is there."""
-        while not (found := [one for one in self.shown if words in one.title]):
-            self._changed.clear()
-            await self._changed.wait()
-        return found[0]
-
-    def press(self, key: str, notice: int | None = None) -> None:
-        self._emit("ActionInvoked", "us", self.shown[-1].id if notice is None else notice, key)
-
-    def put_aside(self) -> None:
-        self._emit("NotificationClosed", "uu", self.shown[-1].id, 2)
-
-    def _emit(self, member: str, signature: str, *body: Any) -> None:
-        self.bus.emit(Signal("/org/freedesktop/Notifications", NOTIFICATIONS, member, signature, body))
-
-    async def _answer(self, call: Call) -> Reply:
-        if self.hangs:
-            await asyncio.Event().wait()
-        match call.member:
-            case "GetCapabilities":
-                return Reply("as", (self.capabilities,))
-            case "CloseNotification":
-                self.closed.append(call.body[0])
-                return Reply()
-        _, replaces, _, title, body, buttons, hints, _ = call.body
-        number = replaces or next(self._numbers)
-        shown = Shown(number, replaces, title, body, tuple(buttons), hints["urgency"].value)
-        asyncio.get_running_loop().call_later(APPEARS_IN, self._appear, shown)  # the caller has its answer by then
-        return Reply("u", (number,))
-
-    def _appear(self, shown: Shown) -> None:
-        self.shown.append(shown)
-        self._changed.set()
 
 
 class FakePlasma:
@@ -285,23 +146,3 @@ class FakeGnome:
                     asyncio.get_running_loop().call_later(1.0, self._ended)
                 return Reply()
         raise RemoteError(GONE, call.member)
-
-
-def _to_ours(value: Any) -> Any:
-    match value:
-        case Typed(signature, inner):
-            return Variant(signature, inner)
-        case dict():
-            return {key: _to_ours(inner) for key, inner in value.items()}
-    return value
-
-
-def _plain(value: Any) -> Any:
-    match value:
-        case Variant(_, inner):
-            return _plain(inner)
-        case dict():
-            return {key: _plain(inner) for key, inner in value.items()}
-        case list() | tuple():
-            return [_plain(inner) for inner in value]
-    return value

@@ -15,8 +15,8 @@ from gpuhandoff.messages import RemoteError, Variant
 from gpuhandoff.simulation.clock import in_virtual_time, run
 from gpuhandoff.simulation.scenarios import GPU, SCENARIOS, SECOND_GPU
 from gpuhandoff.simulation.snapshot import differences
-from tests.support.life_of_a_machine import unnumbered
 from tests.support.product import FOREVER, OPTIONS, Product
+from tests.support.tidying import unnumbered
 
 STEPS = (
     *("inhibit-sleep", "stop-display", "stop-gpu-services", "settle-holders", "claim-functions", "unload-driver"),

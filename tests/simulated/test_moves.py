@@ -19,8 +19,8 @@ from gpuhandoff.simulation.faults import before as just_before
 from gpuhandoff.simulation.scenarios import GPU, SCENARIOS, SECOND_GPU
 from gpuhandoff.simulation.snapshot import differences
 from tests.support.fault_matrix import ALL
-from tests.support.life_of_a_machine import unnumbered
 from tests.support.product import Product
+from tests.support.tidying import unnumbered
 
 MOVABLE = {
     "single-nvidia": "0000:01:00.0",

@@ -12,7 +12,8 @@ from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, precondition, rule
 
 from tests.support.fault_matrix import ALL
-from tests.support.life_of_a_machine import FUNCTIONS, GPUS, World, options
+from tests.support.life_of_a_machine import GPUS, World, options
+from tests.support.tidying import FUNCTIONS
 
 CALLERS = st.sampled_from([0, 1])
 ONE_GPU = st.sampled_from(GPUS)

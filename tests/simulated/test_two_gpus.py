@@ -14,8 +14,8 @@ from gpuhandoff.simulation.faults import before
 from gpuhandoff.simulation.scenarios import GPU, SECOND_GPU, twin
 from gpuhandoff.simulation.snapshot import differences
 from gpuhandoff.steps.load_vfio import FAMILY
-from tests.support.life_of_a_machine import unnumbered
 from tests.support.product import Product
+from tests.support.tidying import unnumbered
 
 BOTH = (GPU, SECOND_GPU)
 PAGES = 512

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import re
 import shutil
 import tempfile
 from collections.abc import Callable, Coroutine
@@ -21,15 +20,12 @@ from gpuhandoff.simulation.loopback import LoopbackBus
 from gpuhandoff.simulation.scenarios import GPU, SECOND_GPU, twin
 from gpuhandoff.simulation.snapshot import differences
 from tests.support.product import FOREVER, OPTIONS, Product
+from tests.support.tidying import override, tidy, tidy_modules, unnumbered
 
 Result = TypeVar("Result")
 GPUS = (GPU, SECOND_GPU)
-FUNCTIONS = (*GPUS, "0000:01:00.1", "0000:02:00.1")
 UNSETTLED = {State.HANDING_OFF, State.RECLAIMING}
 LAST_TRIES = 6
-_NUMBER = re.compile(
-    r"(?<=card)\d+|(?<=renderD)\d+|(?<=nvidia)\d+|(?<=controlC)\d+|(?<=pcmC)\d+|(?<=hwC)\d+|(?<=i2c-)\d+|^\d+"
-)
 
 
 class Clockwork(VirtualTimeLoop):
@@ -180,9 +176,9 @@ class World:
         machine = self.product.machine
         match what:
             case "override":
-                machine.background(_alone(machine.kernel.write(_override(function), "vfio-pci")))
+                machine.background(_alone(machine.kernel.write(override(function), "vfio-pci")))
             case "clear":
-                machine.background(_alone(machine.kernel.write(_override(function), "\n")))
+                machine.background(_alone(machine.kernel.write(override(function), "\n")))
             case "unbind":
                 driver = machine.kernel.link(f"/sys/bus/pci/devices/{function}/driver")
                 if driver is not None and function != GPU:  # the desktop would keep it for ever
@@ -233,7 +229,7 @@ class World:
         for _ in range(LAST_TRIES):
             for gpu in GPUS:
                 if self.foreign:
-                    await self._tidy(gpu)
+                    await tidy(self.product, self.first, gpu)
                 if (await self.product.status(gpu))["state"] != State.HOST:
                     with contextlib.suppress(RemoteError):
                         await self.product.reclaim(gpu)
@@ -243,7 +239,7 @@ class World:
             status = await self.product.status(gpu)
             assert status["state"] == State.HOST, status
         if self.foreign:
-            await self._tidy_modules()
+            await tidy_modules(self.product.machine, self.first)
         await asyncio.sleep(60)
         left = differences(unnumbered(self.first), unnumbered(self.product.machine.snapshot()))
         assert not left, left
@@ -269,31 +265,6 @@ class World:
             task.cancel()
         await asyncio.gather(*rest, return_exceptions=True)
 
-    async def _tidy(self, gpu: str) -> None:
-        """Undo what others did to a card that nobody has lent: this is not gpuhandoff's to undo."""
-        machine = self.product.machine
-        if f"{gpu}.journal" in self.product.journals():
-            return
-        for function in FUNCTIONS:
-            if function.rpartition(".")[0] != gpu.rpartition(".")[0]:
-                continue
-            device, was = machine.pci.at(function), self.first["functions"][function]
-            if device.override != was["override"]:
-                await machine.kernel.write(_override(function), f"{was['override']}\n")
-            if device.driver is not None and device.driver.name == "vfio-pci":
-                await machine.kernel.write("/sys/bus/pci/drivers/vfio-pci/unbind", function)
-            if device.driver is None:
-                await machine.kernel.write("/sys/bus/pci/drivers_probe", function)
-            for attribute, value in (("power/control", was["control"]), ("d3cold_allowed", str(int(was["d3cold_allowed"])))):
-                await machine.kernel.write(f"/sys/bus/pci/devices/{function}/{attribute}", value)
-        await asyncio.sleep(1)
-
-    async def _tidy_modules(self) -> None:
-        for name in ("vfio_pci", "vfio_pci_core", "vfio_iommu_type1", "vfio", "irqbypass"):
-            if name not in self.first["modules"]:
-                with contextlib.suppress(OSError):
-                    await self.product.machine.kernel.remove_module(name)
-
     async def _call(
         self, bus: LoopbackBus, path: str, interface: str, member: str, signature: str, *arguments: Any
     ) -> tuple[Any, ...]:
@@ -311,26 +282,9 @@ def options(*, lease: bool, wait: bool, full: bool) -> dict[str, Variant]:
     return {**chosen, "lease": Variant("b", lease), "wait": Variant("b", wait)}
 
 
-def unnumbered(snapshot: dict[str, Any]) -> dict[str, Any]:
-    """Leave out the numbers that the kernel gives two cards in the order in which they come back."""
-    numbered = {name: snapshot[name] for name in ("connectors", "nodes", "framebuffers", "consoles", "processes")}
-    return {
-        **snapshot,
-        **{name: sorted(_NUMBER.sub("N", str(one)) for one in _items(seen)) for name, seen in numbered.items()},
-    }
-
-
-def _items(seen: Any) -> list[Any]:
-    return list(seen.items()) if isinstance(seen, dict) else str(seen).splitlines() if isinstance(seen, str) else seen
-
-
 def _is_work(operation: Operation) -> bool:
     """Tell what a move does from what is asked about a caller: Status has to answer."""
     return not operation.target.endswith("CheckAuthorization")
-
-
-def _override(function: str) -> str:
-    return f"/sys/bus/pci/devices/{function}/driver_override"
 
 
 async def _alone(work: Coroutine[Any, Any, None]) -> None:

@@ -57,7 +57,7 @@ async def test_status_of_gpus_elsewhere(daemon: FakeDaemon, command: Command) ->
         "  state      with a guest: qemu-system-x86 (pid 4242)\n"
         "  driver     vfio-pci\n"
         "  functions  00.0, 00.1 (IOMMU group 14)\n"
-        "  next       shut the virtual machine down, then `gpuhandoff reclaim 02:00.0`\n"
+        "  next       shut the virtual machine down: then the GPU comes back by itself\n"
         "\n"
         "0000:03:00.0  NVIDIA GeForce RTX 4070\n"
         "  state      on its way to the guest\n"

@@ -38,7 +38,11 @@ async def test_holders(daemon: FakeDaemon, command: Command) -> None:
 async def test_a_doctor_who_may_not_ask_says_so(daemon: FakeDaemon, command: Command) -> None:
     daemon.answers = {"Diagnose": AccessDeniedError("You are not allowed to do this.")}
     ended = await command("doctor")
-    assert "-   You may not see what gpuhandoffd knows of this machine.\n    Access denied: You are not allowed" in ended.out
+    assert ended.status != 0
+    assert "!   The machine itself was not looked at: you may not see what gpuhandoffd knows of it.\n" in ended.out
+    assert "    Access denied: You are not allowed to do this.\n" in ended.out
+    assert "Run it with sudo" in ended.out
+    assert "Nothing stands in the way" not in ended.out
 
 
 async def test_a_doctor_shows_what_the_daemon_finds(daemon: FakeDaemon, command: Command) -> None:

@@ -10,6 +10,10 @@ import pytest
 from tests.support.domains import domain_xml
 from tests.support.hook import ABSENT, CALLS, HOOK, OPERATIONS, SHELLS, SIZES, VETOES, WITHOUT_GPU, Ended, Hook, known
 
+LATE = "Failed to activate service 'org.gpuhandoff.Manager': timed out (service_start_timeout=25000ms)"
+"""What the bus says, much later, of a daemon whose start failed at once."""
+NOT_STARTED = "gpuhandoffd, which has to make the GPU ready for win11, is not running and cannot be started"
+
 
 @pytest.fixture(params=SHELLS)
 def hook(request: pytest.FixtureRequest, tmp_path: Path) -> Hook:
@@ -81,7 +85,11 @@ def test_without_gpus_there_is_nothing_to_do(hook: Hook, text: str | None) -> No
         ("Call failed: 0000:01:00.0 is lent to win10.", "0000:01:00.0 is lent to win10."),
         (
             f"Call failed: {ABSENT}",
-            f"gpuhandoffd, which has to make the GPU ready for win11, is not running and cannot be started: {ABSENT}",
+            f"{NOT_STARTED}: {ABSENT}. See systemctl status gpuhandoffd.",
+        ),
+        (
+            f"Call failed: {LATE}",
+            f"{NOT_STARTED}: {LATE}. See systemctl status gpuhandoffd.",
         ),
         (
             "Call failed: Connection timed out",

@@ -217,6 +217,28 @@ async def test_the_program_warns_refuses_for_a_person_and_ends_when_it_is_told(s
         await daemon.bus.close()
 
 
+async def test_on_a_login_screen_it_ends_at_once(session: PrivateBus, tmp_path: Path) -> None:
+    """GDM 49's is shown by a user like any other."""
+    with private_bus() as system:
+        daemon, logind = await FakeDaemon.start(system.address), await connect(system.address)
+
+        async def answer(call: Call) -> Reply:
+            match call.member, call.body:
+                case "GetUser", _:
+                    return Reply("o", ("/org/freedesktop/login1/user/self",))
+                case "GetAll", ("org.freedesktop.login1.User",):
+                    return Reply("a{sv}", ({"Display": Variant("(so)", ("c1", "/org/freedesktop/login1/session/c1"))},))
+            return Reply("a{sv}", ({"Class": Variant("s", "greeter")},))
+
+        logind.serve(answer)
+        await logind.request_name("org.freedesktop.login1")
+        async with started(session, system, tmp_path) as program:
+            assert await asyncio.wait_for(program.wait(), PATIENCE) == 0
+        assert daemon.called == []
+        await logind.close()
+        await daemon.bus.close()
+
+
 async def test_the_program_ends_with_its_bus(session: PrivateBus, tmp_path: Path) -> None:
     with private_bus() as system:
         daemon = await FakeDaemon.start(system.address)

@@ -46,5 +46,5 @@ def test_the_package_has_all_of_it() -> None:
     assert "clients/session/gpuhandoff_session usr/lib/python3/dist-packages\n" in installed
     assert (ROOT / "packaging" / Path(program).name).stat().st_mode & 0o111
     assert f"--name={UNIT.stem}\n" in (ROOT / "packaging/debian/rules").read_text()
-    assert f"systemd/{UNIT.name} " in (ROOT / "packaging/build-deb").read_text()
+    assert f"systemd/{UNIT.name} " in (ROOT / "packaging/debian/rules").read_text()
     assert "docs/gpuhandoff-session.8\n" in (ROOT / "packaging/debian/manpages").read_text()

@@ -71,7 +71,7 @@ def test_the_bus_starts_the_same_unit() -> None:
     activation = (ROOT / "dbus/org.gpuhandoff.Manager.service").read_text()
     assert f"Name={names.BUS_NAME}\n" in activation
     assert f"SystemdService={UNIT.name}\n" in activation
-    assert f"Exec={directives()['ExecStart']}\n" in activation
+    assert "Exec=/bin/false\n" in activation  # where systemd is not there to confine it, nobody starts it
 
 
 def test_a_gpu_that_is_away_outlives_the_daemon() -> None:

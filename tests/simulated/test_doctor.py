@@ -9,6 +9,7 @@ from typing import Any
 
 import pytest
 
+from gpuhandoff.config import Configuration, ConfigurationError
 from gpuhandoff.doctor import Finding, Severity, examine
 from gpuhandoff.messages import Variant
 from gpuhandoff.model.address import PciAddress
@@ -185,3 +186,34 @@ async def test_the_bus_tells_the_same(tmp_path: Path) -> None:
     assert {each["check"] for each in told} >= {"iommu", "vfio", "group", "reset", "layout", "desktop"}
     assert {*told[0]} == {"severity", "check", "gpu", "what", "evidence", "remedy"}
     await product.stop()
+
+
+@in_virtual_time
+async def test_a_configuration_that_is_not_in_effect_is_a_problem(tmp_path: Path) -> None:
+    product = await Product(await single_nvidia(), tmp_path).start()
+
+    async def told() -> list[str]:
+        found: list[dict[str, Variant]] = await product.call("Diagnose")
+        return [each["evidence"].value for each in found if each["check"].value == "configuration"]
+
+    def fail() -> Configuration:
+        raise ConfigurationError(Path("gpuhandoff.toml"), 3, "speed", "", "fast", "no such key")
+
+    assert product.daemon is not None
+    good = product.daemon._setting.load_configuration
+    assert await told() == []
+    for load, expected in ((fail, ["gpuhandoff.toml:3: no such key"]), (good, [])):
+        product.daemon._setting = replace(product.daemon._setting, load_configuration=load)
+        product.daemon.reload()
+        assert await told() == expected
+    await product.stop()
+
+
+def test_without_a_display_manager_nobody_promises_that_the_desktop_comes_back() -> None:
+    world = world_of(single_nvidia)
+    without = replace(world, display_manager=None)
+    said = [finding.what for one in (world, without) for finding in found(one) if finding.check == "layout"]
+    assert said == [
+        "One GPU: the desktop ends when it is lent, and comes back with it.",
+        "One GPU: the desktop ends when it is lent, and no display manager starts it again.",
+    ]

@@ -33,6 +33,7 @@ async def test_what_a_handoff_takes_from_the_person(tmp_path: Path) -> None:
     assert told["programs"] == ["Firefox"]
     assert [one.partition(":")[0].partition(";")[0] for one in told["lost"]] == [
         "unsaved documents", "the clipboard", "Bluetooth audio",
+        "what was started from the desktop in the background (tmux, nohup), unless its user lingers",
     ]  # fmt: skip
     assert told["asks"] == ["org.gpuhandoff.handoff-display"]
     assert told["desktop"] == "It ends: this card shows it to alice."

@@ -44,6 +44,21 @@ async def test_a_window_is_small_for_the_guest_and_large_again_for_the_host(tmp_
 
 
 @in_virtual_time
+async def test_a_sleeping_card_whose_windows_cannot_be_resized_says_so_in_words(tmp_path: Path) -> None:
+    """While it slept it could not be asked."""
+    machine = await igpu_dgpu()
+    before = machine.snapshot()
+    product = await Product(machine, tmp_path).start()
+    with pytest.raises(RemoteError) as caught:
+        await handoff(product, "0=256M")
+    assert caught.value.name.endswith(".Unsupported")
+    assert "Window 0 of 0000:01:00.0 cannot be resized" in caught.value.message
+    assert "ENOENT" not in caught.value.message
+    assert differences(before, machine.snapshot()) == []
+    await product.stop()
+
+
+@in_virtual_time
 async def test_what_is_as_it_should_be_is_left(tmp_path: Path) -> None:
     machine = await single_nvidia()
     product = await Product(machine, tmp_path).start()

@@ -29,8 +29,8 @@ RULES = (
     f"type='signal',sender='{DBUS}',member='NameOwnerChanged',arg0='{names.BUS_NAME}'",
 )
 """What the bus is to pass on; it counts how often each was asked for, and forgets them with the connection."""
-QUICK = 25.0
-"""Seconds for calls that do not wait for a person or for hardware."""
+QUICK = 30.0
+"""Seconds for calls that wait for no person and no hardware: longer than the 25 that the bus gives a daemon to start."""
 
 Listener = Callable[[str, list[Any]], None]
 """Told of a signal of the daemon: member and arguments."""

@@ -43,7 +43,9 @@ async def _from_daemon(*, ask: bool) -> list[Finding]:
             await connection.close()
     except CallError as error:
         if status_of(error.name) is Exit.DENIED:
-            return [_finding("note", "daemon", "You may not see what gpuhandoffd knows of this machine.", sentence(error))]
+            what = "The machine itself was not looked at: you may not see what gpuhandoffd knows of it."
+            remedy = "Run it with sudo, or in a session at the machine."
+            return [_finding("warning", "daemon", what, sentence(error), remedy)]
         return [_finding("problem", "daemon", "gpuhandoffd could not be asked.", sentence(error))]
 
 
@@ -52,8 +54,8 @@ def _from_check(check: Check) -> Finding:
     return _finding(severity, f"libvirt-{check.name}", check.message)
 
 
-def _finding(severity: str, check: str, what: str, evidence: str = "") -> Finding:
-    return {"severity": severity, "check": check, "gpu": "", "what": what, "evidence": evidence, "remedy": ""}
+def _finding(severity: str, check: str, what: str, evidence: str = "", remedy: str = "") -> Finding:
+    return {"severity": severity, "check": check, "gpu": "", "what": what, "evidence": evidence, "remedy": remedy}
 
 
 def _show(terminal: Terminal, finding: Finding) -> None:

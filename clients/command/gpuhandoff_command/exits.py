@@ -35,6 +35,8 @@ GONE = "org.freedesktop.DBus.Error.NoReply"
 """The bus says so itself when a callee leaves without an answer."""
 NO_BUS = "org.freedesktop.DBus.Error.NoServer"
 TIMEOUT = "org.freedesktop.DBus.Error.Timeout"
+NOT_STARTED = "org.freedesktop.DBus.Error.TimedOut"
+"""The bus has waited in vain for the daemon to start; also when that has long failed (systemd issue 28877)."""
 
 _BY_NAME = {
     "NotFound": Exit.REFUSED,
@@ -64,5 +66,6 @@ _BY_NAME = {
 
 def status_of(error_name: str) -> Exit:
     """Return the exit status for a D-Bus error name."""
-    last = error_name.rpartition(".")[2]
-    return Exit.ABSENT if ".Spawn." in error_name else _BY_NAME.get(last, Exit.FAILED)
+    if error_name == NOT_STARTED or ".Spawn." in error_name:
+        return Exit.ABSENT
+    return _BY_NAME.get(error_name.rpartition(".")[2], Exit.FAILED)

@@ -90,7 +90,7 @@ def _next(address: str, gpu: dict[str, Any], outlook: Outlook | None) -> list[tu
         return [("to lend", _outlook_words(outlook, address, clean(gpu["name"])))]
     words = {
         "detached": f"start the virtual machine, or `gpuhandoff reclaim {short}`",
-        "guest": f"shut the virtual machine down, then `gpuhandoff reclaim {short}`",
+        "guest": "shut the virtual machine down: then the GPU comes back by itself",
         "handing-off": f"`gpuhandoff cancel {short}` stops and undoes it",
     }
     return [("next", words[gpu["state"]])] if gpu["state"] in words else []

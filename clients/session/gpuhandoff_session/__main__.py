@@ -12,6 +12,7 @@ import sys
 from collections.abc import Sequence
 
 from gpuhandoff_session.bus import CallError, Connection, session_address, system_address
+from gpuhandoff_session.logins import is_greeter
 from gpuhandoff_session.memory import Memory, state_file
 from gpuhandoff_session.service import Session, Setting
 
@@ -40,6 +41,8 @@ async def serve(countdown: float) -> int:
         asyncio.get_running_loop().add_signal_handler(number, stopping.set)
     system = await Connection.open(system_address())
     try:
+        if await is_greeter(system, os.getuid()):
+            return 0
         session = await Connection.open(session_address())
         try:
             user = pwd.getpwuid(os.getuid()).pw_name

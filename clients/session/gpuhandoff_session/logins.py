@@ -1,4 +1,4 @@
-"""logind: when this user's graphical session has really ended. Ours is told to end a moment before."""
+"""logind: whether this is anybody's desktop, and when it has really ended. We are told to end a moment before."""
 
 from __future__ import annotations
 
@@ -10,9 +10,22 @@ from gpuhandoff_session.bus import CallError, Connection, Service
 
 LOGIND = Service("org.freedesktop.login1", "/org/freedesktop/login1", "org.freedesktop.login1.Manager")
 SESSION = "org.freedesktop.login1.Session"
+USER = "org.freedesktop.login1.User"
 GRAPHICAL = frozenset({"wayland", "x11", "mir"})
 
 log = logging.getLogger(__name__)
+
+
+async def is_greeter(system: Connection, uid: int) -> bool:
+    """Tell whether this user is a display manager's: not by its number, which GDM 49 takes from any range."""
+    try:
+        (path,) = await system.call(LOGIND, "GetUser", "u", uid)
+        user = await system.properties(Service(LOGIND.name, path, USER))
+        session = await system.properties(Service(LOGIND.name, user["Display"][1], SESSION))
+    except CallError as error:
+        log.info("logind does not say whose desktop this is: %s", error.message)
+        return False
+    return bool(session["Class"] == "greeter")
 
 
 async def wait_ended(system: Connection, user: str, *, timeout: float) -> bool:

@@ -41,8 +41,9 @@ def of_machine(world: World, distribution: Distribution) -> Iterator[Finding]:
 
 def _layout(world: World) -> Finding:
     layout = layout_of(world)
+    back = "comes back with it" if world.display_manager is not None else "no display manager starts it again"
     words = {
-        LayoutKind.SINGLE: "One GPU: the desktop ends when it is lent, and comes back with it.",
+        LayoutKind.SINGLE: f"One GPU: the desktop ends when it is lent, and {back}.",
         LayoutKind.HYBRID: "The processor's graphics show the desktop, which stays while the other card is lent.",
         LayoutKind.MULTI: "Several GPUs.",
         LayoutKind.HEADLESS: "No desktop.",

@@ -16,7 +16,7 @@ from gpuhandoff.plan.refusal import unsettled
 UNDO: dict[str, str] = {
     "inhibit-sleep": "the machine may sleep again",
     "load-vfio": "vfio-pci is unloaded again, if it was not loaded before",
-    "stop-display": "the display manager is started; whoever logs in finds a new session",
+    "stop-display": "the display manager is started, if one ran; whoever logs in finds a new session",
     "stop-gpu-services": "they are started again",
     "settle-holders": "what was ended is not started again",
     "claim-functions": "the reservation and the power settings are put back",
@@ -35,6 +35,7 @@ UNDO: dict[str, str] = {
 _UNSAVED = "unsaved documents: programs are ended, some without asking"
 _CLIPBOARD = "the clipboard; Plasma 6.3 and later keeps its history"
 _BLUETOOTH = "Bluetooth audio: it is let go of with the session, and has to be connected again"
+_LINGERING = "what was started from the desktop in the background (tmux, nohup), unless its user lingers"
 _BACKGROUND = re.compile(
     r"(?:kwin|plasma|gnome-(?!terminal|text)|xdg-|dbus|gvfs|at-spi|evolution-|gsd-|ibus|kded|kglobal|systemd|\(sd-pam\)|pipewire"
     r"|wireplumber|pulse|xwayland|xorg|sddm|gdm|polkit|agent|goa-|tracker|baloo|akonadi|dconf|gjs|Hyprland|sway)",
@@ -70,7 +71,7 @@ def preview(world: World, gpu: Gpu, plan: Plan) -> Preview:
     if not sessions:
         return Preview(ended=ended)
     names = sorted(dict.fromkeys(_programs(world, gpu, sessions)), key=str.casefold)
-    lost = (_UNSAVED, _CLIPBOARD, _BLUETOOTH)
+    lost = (_UNSAVED, _CLIPBOARD, _BLUETOOTH, _LINGERING)
     return Preview(sessions, tuple(names[:MOST]), max(len(names) - MOST, 0), lost, ended)
 
 

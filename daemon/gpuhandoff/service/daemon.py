@@ -73,6 +73,8 @@ class Daemon:
     def __init__(self, setting: Setting) -> None:
         self._setting = setting
         self._configuration = setting.load_configuration()
+        self._rejected = ""
+        """What is wrong with the configuration that was read last, when it is not in effect."""
         self._announced = ""
         self._tidy: asyncio.Task[None] | None = None
         bus, host = setting.bus, setting.host
@@ -117,7 +119,7 @@ class Daemon:
             setting.archive,
         )
         self._records = Records(gate, self.fleet, self._chronicle, support, self._tree)
-        self._diagnosis = Diagnosis(gate, self.fleet, host, self._tree)
+        self._diagnosis = Diagnosis(gate, self.fleet, host, self._tree, lambda: self._rejected)
         self._manager = Manager(
             gate,
             self.fleet,
@@ -178,7 +180,9 @@ class Daemon:
             self._configuration = self._setting.load_configuration()
         except ConfigurationError as error:
             log.error("keeping the last good configuration: %s", error)
+            self._rejected = str(error)
             return
+        self._rejected = ""
         self.fleet.use_services(self._configuration.host.gpu_services)
         log.info("configuration read again")
 

@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Callable
 
 from gpuhandoff.authority.gate import Gate
 from gpuhandoff.authority.table import method_actions
-from gpuhandoff.doctor import Finding, examine
+from gpuhandoff.doctor import Finding, Severity, examine
 from gpuhandoff.errors import UnsupportedError
 from gpuhandoff.host import Host
 from gpuhandoff.messages import Body, Call, RemoteError, Variant
@@ -19,11 +20,13 @@ from gpuhandoff.survey.surroundings import surroundings
 class Diagnosis:
     """Answers calls, as Manager does."""
 
-    def __init__(self, gate: Gate, fleet: Fleet, host: Host, tree: ObjectTree) -> None:
+    def __init__(self, gate: Gate, fleet: Fleet, host: Host, tree: ObjectTree, rejected: Callable[[], str]) -> None:
         self._gate = gate
         self._fleet = fleet
         self._host = host
         self._tree = tree
+        self._rejected = rejected
+        """Tells what is wrong with the configuration that was read last, empty when it is in effect."""
 
     def register(self) -> None:
         """Offer the method."""
@@ -40,7 +43,22 @@ class Diagnosis:
         around = await asyncio.to_thread(surroundings, self._host, world.boot_parameters)
         verdicts = {gpu.address: self._fleet.verdict(world, gpu) for gpu in world.gpus}
         states = {address: (standing.state, standing.reason) for address, standing in self._fleet.standings()}
-        return ([_report(finding) for finding in examine(world, around, verdicts, states)],)
+        found = examine(world, around, verdicts, states)
+        return ([_report(finding) for finding in (*_of_configuration(self._rejected()), *found)],)
+
+
+def _of_configuration(mistake: str) -> tuple[Finding, ...]:
+    if not mistake:
+        return ()
+    return (
+        Finding(
+            Severity.PROBLEM,
+            "configuration",
+            "The configuration has a mistake: what it was before is in effect, until gpuhandoffd has to start anew.",
+            mistake,
+            "Mend it, then run `systemctl reload gpuhandoffd`.",
+        ),
+    )
 
 
 def _report(finding: Finding) -> dict[str, Variant]:

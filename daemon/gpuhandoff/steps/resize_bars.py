@@ -81,4 +81,9 @@ def size_of(host: Host, address: str, number: int) -> int:
 
 async def _resize(host: Host, address: str, number: int, size: int) -> None:
     bit = size.bit_length() - 1 - _MEBIBYTE
-    await host.kernel.write(f"{DEVICES}/{address}/resource{number}_resize", str(bit))
+    try:
+        await host.kernel.write(f"{DEVICES}/{address}/resource{number}_resize", str(bit))
+    except FileNotFoundError as error:  # a card that slept could not be asked beforehand
+        raise UnsupportedError(
+            f"Window {number} of {address} cannot be resized. Resizable BAR may have to be switched on in the firmware."
+        ) from error

@@ -82,6 +82,8 @@ class RemoteError(Exception):
 NO_REPLY = "org.freedesktop.DBus.Error.NoReply"
 DISCONNECTED = "org.freedesktop.DBus.Error.Disconnected"
 SERVICE_UNKNOWN = "org.freedesktop.DBus.Error.ServiceUnknown"
+UNANSWERED = frozenset({NO_REPLY, DISCONNECTED, SERVICE_UNKNOWN})
+"""Nobody has answered, for now: what was asked for was neither done nor refused."""
 
 Handler = Callable[[Call], Awaitable[Reply]]
 """Answers a call, or raises ProblemError (any other exception becomes error Failed without details)."""

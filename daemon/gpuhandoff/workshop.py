@@ -76,7 +76,11 @@ def _make_workers(sock: socket.socket) -> NoReturn:
         _, descriptors, _, _ = socket.recv_fds(sock, 16, 1)
         if not descriptors:
             os._exit(0)
-        if os.fork() == 0:
+        try:
+            child = os.fork()
+        except OSError:  # no memory, or too many processes: the daemon sees the end of its socket
+            child = -1
+        if child == 0:
             sock.close()
             _work(socket.socket(fileno=descriptors[0]))
         os.close(descriptors[0])

@@ -263,5 +263,8 @@ async def test_what_was_changed_on_the_host_for_a_card_that_left_the_bus_is_undo
             await one.reclaim(named)
     (move,) = await one.call("History", "su", GPU, 1)
     assert (move["why"].value, move["outcome"].value) == ("gpu-gone", "stuck")
-    assert "has left the PCI bus, so that no driver can have it" in move["message"].value
+    assert (
+        "has left the PCI bus. Put it back, or write 1 to /sys/bus/pci/rescan. Then gpuhandoff goes on by itself."
+        in move["message"].value
+    )
     await one.stop()

@@ -9,6 +9,7 @@ import pytest
 
 from gpuhandoff.messages import RemoteError, Variant
 from gpuhandoff.simulation.clock import in_virtual_time
+from gpuhandoff.simulation.loopback import LoopbackBus
 from gpuhandoff.simulation.scenarios import SCENARIOS
 from gpuhandoff.simulation.snapshot import differences
 from tests.support.product import Product
@@ -69,6 +70,25 @@ async def test_a_guest_that_ends_while_the_machine_shuts_down_is_left_to_the_reb
     one.machine.logind.prepare("PrepareForShutdown", going=False)
     await asyncio.sleep(30)
     assert (await one.status(GPU))["state"] == "host"
+    await one.stop()
+
+
+@in_virtual_time
+async def test_what_a_logind_had_announced_that_is_gone_holds_no_longer(tmp_path: Path) -> None:
+    """Nobody else will take it back."""
+    one = await Product(await SCENARIOS["igpu-dgpu"](), tmp_path).start()
+    logind = one.machine.logind
+    logind.prepare("PrepareForShutdown", going=True)
+    await asyncio.sleep(1)
+    with pytest.raises(RemoteError, match="shutting down"):
+        await one.handoff(GPU)
+    bus = logind._bus
+    assert isinstance(bus, LoopbackBus)
+    bus.drop()
+    await logind.attach(one.broker.connect())
+    await asyncio.sleep(1)
+    await one.handoff(GPU)
+    await one.reclaim(GPU)
     await one.stop()
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 from hypothesis import strategies as st
 
 from gpuhandoff.model.address import PciAddress
+from gpuhandoff.model.kernel import Module
 from gpuhandoff.model.request import HolderPolicy, Hugepages, Options
 from gpuhandoff.model.world import (
     Console,
@@ -12,7 +13,6 @@ from gpuhandoff.model.world import (
     Function,
     Gpu,
     Holder,
-    Module,
     Process,
     Session,
     Unit,

@@ -12,8 +12,9 @@ from gpuhandoff.hypervisor.meaning import gpus_of, needs, refuse_domain
 from gpuhandoff.hypervisor.parse import parse_domain
 from gpuhandoff.hypervisor.patterns import patterns
 from gpuhandoff.model.address import PciAddress
+from gpuhandoff.model.kernel import HugepagePool
 from gpuhandoff.model.request import Hugepages
-from gpuhandoff.model.world import Function, Gpu, HugepagePool, World
+from gpuhandoff.model.world import Function, Gpu, World
 from tests.support.domains import CARD, address, domain_xml, hostdev
 
 MIB = 1 << 20

@@ -209,3 +209,33 @@ async def test_the_first_bytes_of_a_file(workshop: Workshop, tmp_path: Path) -> 
     with pytest.raises(FileNotFoundError):
         await kernel(workers).read_head(str(tmp_path / "absent"), 4)
     workers.close()
+
+
+def test_a_worker_that_cannot_be_made_is_said_and_the_next_one_works() -> None:
+    """Too many processes, or no memory, for a moment; the workshop goes on."""
+    program = """
+import asyncio, errno, os
+real, made = os.fork, []
+def fork():
+    made.append(1)
+    if len(made) == 2:
+        raise OSError(errno.EAGAIN, "")
+    return real()
+os.fork = fork
+from gpuhandoff.workshop import Workshop
+shop = Workshop.start()
+from gpuhandoff.host.door import Purpose
+from gpuhandoff.host.workers import Workers
+async def main():
+    workers = Workers(shop)
+    for _ in range(2):
+        try:
+            found = await workers.do("reading", 20, Purpose(), what="read", path="/proc/uptime")
+            print(len(found.split()))
+        except OSError as error:
+            print(errno.errorcode[error.errno], error.strerror)
+asyncio.run(main())
+"""
+    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, timeout=PATIENCE, check=False)
+    assert done.stderr == ""
+    assert done.stdout == "EAGAIN no process can be made for it; there may be too little memory, or too many processes\n2\n"

@@ -17,8 +17,9 @@ from gpuhandoff.errors import (
     WrongStateError,
 )
 from gpuhandoff.model.address import PciAddress
+from gpuhandoff.model.kernel import Module
 from gpuhandoff.model.request import HolderPolicy, Hugepages, Options
-from gpuhandoff.model.world import Gpu, Module, Process, Unit, World
+from gpuhandoff.model.world import Gpu, Process, Unit, World
 from gpuhandoff.plan.handoff import plan_handoff
 from tests.support.worlds import ALICE, AUDIO_CLASS, COMPOSITOR, CUDA, DISPLAY_CLASS, LOGIND, NETWORK_CLASS, function
 

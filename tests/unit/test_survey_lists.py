@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 
-from gpuhandoff.model.world import Module
+from gpuhandoff.model.kernel import Module
 from gpuhandoff.survey import modules
 from gpuhandoff.survey.names import FILES, DeviceNames
 

@@ -9,9 +9,10 @@ import pytest
 from gpuhandoff.config import HostSettings
 from gpuhandoff.errors import NeedsConsentError
 from gpuhandoff.model.address import PciAddress
+from gpuhandoff.model.kernel import Module
 from gpuhandoff.model.request import Options
 from gpuhandoff.model.verdict import Experience, Kind, Loss, Verdict
-from gpuhandoff.model.world import Function, Gpu, Module, World
+from gpuhandoff.model.world import Function, Gpu, World
 from gpuhandoff.plan.display import is_needed
 from gpuhandoff.plan.handoff import plan_handoff
 from gpuhandoff.verdict import judge

@@ -15,6 +15,7 @@ PATH = "/org/freedesktop/login1"
 MANAGER = "org.freedesktop.login1.Manager"
 SESSION = "org.freedesktop.login1.Session"
 PROPERTIES = "org.freedesktop.DBus.Properties"
+DBUS = "org.freedesktop.DBus"
 ENDED = frozenset({"org.freedesktop.DBus.Error.UnknownObject", "org.freedesktop.login1.NoSuchSession"})
 """What logind says of a session that has ended since it was listed; anything else says nothing of the session."""
 
@@ -73,6 +74,11 @@ class Logins:
     async def on_prepare(self, member: str, callback: Callable[[bool], None]) -> Unsubscribe:
         """Hand PrepareForSleep or PrepareForShutdown to `callback`: true before, false after or when it was called off."""
         return await self._bus.subscribe(Match(MANAGER, member, sender=NAME), lambda signal: callback(bool(signal.body[0])))
+
+    async def on_loss(self, callback: Callable[[], None]) -> Unsubscribe:
+        """Call `callback` when logind has gone: what it had announced, nobody will take back."""
+        match = Match(DBUS, "NameOwnerChanged", sender=DBUS, arg0=NAME)
+        return await self._bus.subscribe(match, lambda signal: None if signal.body[2] else callback())
 
     async def _session(self, entry: list[Any]) -> Session | None:
         """Read one session, whatever further fields a newer logind puts into ListSessions."""

@@ -50,7 +50,8 @@ class Units:
                 return None
             raise
         self._met = True
-        return Unit(str(properties["Id"].value), str(properties["ActiveState"].value), str(properties["SubState"].value))
+        state, detail, job = (properties[name].value for name in ("ActiveState", "SubState", "Job"))
+        return Unit(str(properties["Id"].value), str(state), str(detail), queued=job[0] != 0)
 
     async def version(self) -> str:
         """Return systemd's own version; raises RemoteError."""

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import errno
 import json
 import logging
 import math
@@ -116,7 +117,13 @@ class Workers:
 
     async def _hire(self) -> _Worker:
         worker = _Worker(self._workshop.worker())
-        worker.pid = int(await asyncio.get_running_loop().sock_recv(worker.socket, 32))
+        told = await asyncio.get_running_loop().sock_recv(worker.socket, 32)
+        if not told:
+            worker.socket.close()
+            raise OSError(
+                errno.EAGAIN, "no process can be made for it; there may be too little memory, or too many processes"
+            )
+        worker.pid = int(told)
         return worker
 
     def _leave_behind(

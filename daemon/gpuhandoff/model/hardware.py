@@ -52,8 +52,8 @@ class Power:
 
     @property
     def asleep(self) -> bool:
-        """Whether looking into its registers would wake it."""
-        return self.status in {"suspended", "suspending"} or self.state in {"D3hot", "D3cold"}
+        """Whether looking into its registers would wake it, or wait until it is awake."""
+        return self.status in {"suspended", "suspending", "resuming"} or self.state in {"D3hot", "D3cold"}
 
 
 @dataclass(frozen=True, slots=True)

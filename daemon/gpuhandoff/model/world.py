@@ -7,6 +7,7 @@ from enum import StrEnum
 
 from gpuhandoff.model.address import PciAddress
 from gpuhandoff.model.hardware import Bar, Connector, Firmware, FunctionKind, Power, ReservedRegion
+from gpuhandoff.model.kernel import HugepagePool, Module
 
 VFIO_DRIVER = "vfio-pci"
 GROUP_DRIVERS = frozenset({None, VFIO_DRIVER, "pci-stub", "pcieport"})
@@ -168,6 +169,8 @@ class Unit:
     name: str
     active_state: str
     sub_state: str = ""
+    queued: bool = False
+    """Whether a job of systemd's waits or runs for it."""
 
     @property
     def is_active(self) -> bool:
@@ -230,24 +233,6 @@ class Gpu:
     def on_vfio(self) -> bool:
         """Whether every function is bound to vfio-pci."""
         return all(function.driver == VFIO_DRIVER for function in self.functions)
-
-
-@dataclass(frozen=True, slots=True)
-class Module:
-    """A loaded kernel module."""
-
-    name: str
-    references: int
-    used_by: tuple[str, ...] = ()
-
-
-@dataclass(frozen=True, slots=True)
-class HugepagePool:
-    """One size of static huge pages, machine-wide."""
-
-    size_kib: int
-    total: int
-    free: int
 
 
 @dataclass(frozen=True, slots=True)

@@ -103,7 +103,7 @@ class Daemon:
             self._verdict,
         )
         self._leases = Leases(bus, host, self.fleet, self.jobs, self._journals, self._moves)
-        self._rescues = Rescues(host, self.jobs, self._moves)
+        self._rescues = Rescues(host, self.fleet, self.jobs, self._moves)
         self._guests = Guests(
             host, self.fleet, self.jobs, self._journals, self._moves, self.configuration, self._chronicle.guest_came
         )

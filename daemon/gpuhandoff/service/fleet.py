@@ -226,8 +226,12 @@ class Fleet:
             self._stale.clear()
             if self._is_busy():
                 self._postponed = True
-            else:
+                continue
+            try:
                 await self.look_again()
+            except Exception:  # a mistake of ours, or no memory: what comes later is to be seen all the same
+                log.exception("the survey failed, looking again in %g s", PATIENCE)
+                asyncio.get_running_loop().call_later(PATIENCE, self._stale.set)
 
     def _is_busy(self) -> bool:
         return any(self._cards.at_work(gpu.address) for gpu in self.world.gpus)

@@ -91,7 +91,8 @@ class Guests:
         await self._pauses.before(address, f"{why} {record.job if record is not None else ''}")
         await self._fleet.look_again()
         gpu = self._fleet.world.gpu(address)
-        if gpu is None or gpu.guest is None:
+        # A look that failed shows who had it before; the job looks again, and refuses where a guest really has it.
+        if gpu is None or gpu.guest is None or self._host.processes.state(gpu.guest) is None:
             await self._moves.take_back(address, why)
 
 

@@ -106,6 +106,10 @@ class Jobs:
         self._running: dict[PciAddress, Job] = {}
         self._known: dict[str, Job] = {}
         self._expiry: dict[str, asyncio.TimerHandle] = {}
+        self._ending = False
+        """Whether the daemon is being stopped: nothing is lent any more, and what comes back is waited for."""
+        self._over = False
+        """Whether nobody waits for a job any more."""
 
     def running(self, gpu: PciAddress) -> Job | None:
         """Return the job that works on `gpu` now."""
@@ -139,6 +143,8 @@ class Jobs:
                 f"{gpu} is busy with a {running.request.operation} ({running.step or 'starting'}). Wait for its end, "
                 "or cancel it."
             )
+        if self._over or (self._ending and request.operation is Operation.HANDOFF):
+            raise BusyError("gpuhandoffd is being stopped. Nothing was changed; ask again when it has been started.")
         job = Job(next(self._numbers), request, gpu, uid)
         self._running[gpu] = job
         self._known[job.path] = job
@@ -202,10 +208,12 @@ class Jobs:
                 self.cancel(job)
 
     async def settle(self) -> None:
-        """Cancel what can be cancelled and wait until every job has ended."""
+        """Cancel what can be cancelled and wait until every job has ended; none is begun afterwards."""
+        self._ending = True
         while self._running:
             self.cancel_all()
             await asyncio.gather(*(job.finished.wait() for job in list(self._running.values())))
+        self._over = True
         for handle in self._expiry.values():
             handle.cancel()
 

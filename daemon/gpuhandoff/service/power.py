@@ -40,6 +40,7 @@ class Power:
             self._unsubscribe.append(
                 await self._host.logins.on_prepare("PrepareForShutdown", lambda going: self._prepare("shutting down", going))
             )
+            self._unsubscribe.append(await self._host.logins.on_loss(lambda: self._prepare("", False)))
 
     async def stop(self) -> None:
         """Let go."""

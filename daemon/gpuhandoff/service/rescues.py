@@ -7,6 +7,7 @@ import logging
 from gpuhandoff.host import Host, Purpose
 from gpuhandoff.model.address import PciAddress
 from gpuhandoff.model.request import Why
+from gpuhandoff.service.fleet import Fleet
 from gpuhandoff.service.jobs import Jobs
 from gpuhandoff.service.moves import Moves
 from gpuhandoff.service.pauses import Pauses
@@ -27,16 +28,21 @@ class Rescues:
     third is for a person, who calls Reclaim.
     """
 
-    def __init__(self, host: Host, jobs: Jobs, moves: Moves) -> None:
+    def __init__(self, host: Host, fleet: Fleet, jobs: Jobs, moves: Moves) -> None:
         self._host = host
+        self._fleet = fleet
         self._jobs = jobs
         self._moves = moves
         self._watches = Watches("rescue")
         self._pauses = Pauses()
 
     def look(self, address: PciAddress, record: Record | None) -> None:
-        """Watch a GPU while it is stuck; called whenever anything about it, or its journal, has changed."""
-        if record is None or record.complete or self._jobs.running(address) is not None:
+        """Watch a GPU while it is stuck; called whenever anything about it, or its journal, has changed.
+
+        One that has left the bus comes back with nothing but its own return.
+        """
+        gone = self._fleet.world.gpu(address) is None
+        if record is None or record.complete or gone or self._jobs.running(address) is not None:
             self._watches.end(address)
             return
         self._watches.start(address, record.stuck, lambda: self._until_free(record))
@@ -50,7 +56,7 @@ class Rescues:
         if self._host.kernel.pending(Purpose(gpu)):
             await self._host.kernel.settled(gpu)
             log.info("the kernel has finished with %s: going on", gpu, extra={"GPU": gpu})
-        elif not await self._closed(record):
+        elif not (record.closing and await self._closed(record)):
             if not record.waits:
                 return
             await self._pauses.before(record.gpu, record.stuck)  # the way back may fail before it says anything new

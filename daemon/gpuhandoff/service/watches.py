@@ -27,7 +27,7 @@ class Watches:
         if self._over or (known is not None and known[0] == key):
             return
         self.end(gpu)
-        self._tasks[gpu] = (key, asyncio.create_task(self._guarded(wait), name=f"{self._kind} of {gpu}: {key}"))
+        self._tasks[gpu] = (key, asyncio.create_task(self._guarded(gpu, wait), name=f"{self._kind} of {gpu}: {key}"))
 
     def end(self, gpu: PciAddress) -> None:
         """Wait for nothing any more."""
@@ -44,8 +44,10 @@ class Watches:
             self.end(gpu)
         await asyncio.gather(*self._ending, return_exceptions=True)
 
-    async def _guarded(self, wait: Callable[[], Coroutine[Any, Any, None]]) -> None:
+    async def _guarded(self, gpu: PciAddress, wait: Callable[[], Coroutine[Any, Any, None]]) -> None:
+        """Have one that failed begun anew by whoever looks next."""
         try:
             await wait()
         except Exception:
             log.exception("watching failed")
+            self.end(gpu)

@@ -67,6 +67,7 @@ class SimulatedSystemd(StandIn):
                 "ActiveState": Variant("s", unit.active_state),
                 "SubState": Variant("s", unit.sub_state),
                 "FreezerState": Variant("s", "frozen" if unit.frozen else "running"),
+                "Job": Variant("(uo)", self._job_of(unit.name)),
             }
         if interface == f"org.freedesktop.systemd1.{unit.kind}":
             alive = unit.active_state in {"active", "activating", "deactivating", "reloading"}
@@ -168,6 +169,10 @@ class SimulatedSystemd(StandIn):
         self._jobs[unit.name] = (number, self.machine.background(carry_out()))
         return Reply("o", (path,))
 
+    def _job_of(self, name: str) -> tuple[int, str]:
+        number = self._jobs[name][0] if name in self._jobs else 0
+        return (number, f"{ROOT_PATH}/job/{number}" if number else "/")
+
     def _removed(self, number: int, name: str, result: str) -> None:
         if self._subscribed:
             self.emit(ROOT_PATH, MANAGER, "JobRemoved", "uoss", (number, f"{ROOT_PATH}/job/{number}", name, result))
@@ -221,4 +226,5 @@ def _absent(label: str) -> dict[str, Variant]:
         "LoadState": Variant("s", "not-found"),
         "ActiveState": Variant("s", "inactive"),
         "SubState": Variant("s", "dead"),
+        "Job": Variant("(uo)", (0, "/")),
     }

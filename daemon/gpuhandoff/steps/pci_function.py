@@ -8,6 +8,7 @@ import errno
 from gpuhandoff.errors import RolledBackError
 from gpuhandoff.host import Host
 from gpuhandoff.model.world import VFIO_DRIVER
+from gpuhandoff.steps.step import GoneError
 
 DEVICES = "/sys/bus/pci/devices"
 DRIVERS = "/sys/bus/pci/drivers"
@@ -62,6 +63,12 @@ async def unbind(host: Host, address: str) -> None:
         answer = f"says: {error.strerror}"
     if not await host.until(lambda: driver_of(host, address) != driver, timeout=SETTLE):
         raise RolledBackError(f"{address} stays bound to {driver}: told to unbind it, the kernel {answer}.")
+
+
+def refuse_gone(host: Host, address: str) -> None:
+    """Raise GoneError for a function that the machine does not have any more."""
+    if not host.kernel.exists(f"{DEVICES}/{address}"):
+        raise GoneError(f"{address} has left the PCI bus. Put it back, or write 1 to /sys/bus/pci/rescan.")
 
 
 async def probe(host: Host, address: str, wanted: str) -> None:

@@ -12,7 +12,7 @@ import logging
 from gpuhandoff.errors import RolledBackError, UnsupportedError
 from gpuhandoff.host import Host
 from gpuhandoff.model.plan import Json
-from gpuhandoff.steps.pci_function import DEVICES, driver_of
+from gpuhandoff.steps.pci_function import DEVICES, driver_of, refuse_gone
 
 _MEBIBYTE = 20
 
@@ -40,7 +40,13 @@ class ResizeBars:
         for one in arguments["bars"]:
             number, wanted = int(one["number"]), int(one["bytes"])
             if saved["sizes"][str(number)] != wanted:
-                await _resize(host, address, number, wanted)
+                try:
+                    await _resize(host, address, number, wanted)
+                except FileNotFoundError as error:  # a card that slept could not be asked beforehand
+                    raise UnsupportedError(
+                        f"Window {number} of {address} cannot be resized. Resizable BAR may have to be switched on in the "
+                        "firmware."
+                    ) from error
                 if (found := size_of(host, address, number)) != wanted:
                     raise UnsupportedError(
                         f"Window {number} of {address} was to have {wanted >> _MEBIBYTE} MiB and has "
@@ -51,6 +57,7 @@ class ResizeBars:
     async def undo(self, host: Host, arguments: Json, saved: Json) -> None:
         """Set each back; one that keeps another size is no failure, one without a place is: no driver may get that card."""
         address = str(arguments["address"])
+        refuse_gone(host, address)
         for number, wanted in sorted(saved["sizes"].items()):
             if wanted and size_of(host, address, int(number)) != wanted:
                 try:
@@ -81,9 +88,4 @@ def size_of(host: Host, address: str, number: int) -> int:
 
 async def _resize(host: Host, address: str, number: int, size: int) -> None:
     bit = size.bit_length() - 1 - _MEBIBYTE
-    try:
-        await host.kernel.write(f"{DEVICES}/{address}/resource{number}_resize", str(bit))
-    except FileNotFoundError as error:  # a card that slept could not be asked beforehand
-        raise UnsupportedError(
-            f"Window {number} of {address} cannot be resized. Resizable BAR may have to be switched on in the firmware."
-        ) from error
+    await host.kernel.write(f"{DEVICES}/{address}/resource{number}_resize", str(bit))

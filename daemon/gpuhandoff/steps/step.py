@@ -4,8 +4,17 @@ from __future__ import annotations
 
 from typing import Protocol
 
+from gpuhandoff.errors import RolledBackError
 from gpuhandoff.host import Host
 from gpuhandoff.model.plan import Json
+
+
+class GoneError(RolledBackError):
+    """The GPU has left the PCI bus: nothing can be undone about it before it is there again."""
+
+
+class IncompleteError(RolledBackError):
+    """The host has the GPU again and shows its picture with it, but something that belongs to it is missing."""
 
 
 class Step(Protocol):

@@ -66,6 +66,8 @@ class StopDisplay:
             return
         unit = await host.units.unit(name)
         if unit is not None and unit.active_state == "active":
+            if unit.queued:  # its stop, which still waits for another unit's: a start takes its place
+                await host.units.start(name, timeout=START_TIMEOUT)
             return
         with contextlib.suppress(RemoteError):  # logind gone: all the more reason to start the display manager
             await self._terminate(host, arguments)

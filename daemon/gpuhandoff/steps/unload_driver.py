@@ -11,17 +11,28 @@ import asyncio
 import contextlib
 import errno
 import logging
-from collections.abc import Iterable, Mapping
+from collections.abc import Coroutine, Iterable, Mapping, Sequence
+from typing import Any
 
-from gpuhandoff.errors import InUseError, RolledBackError
+from gpuhandoff.errors import InUseError, ProblemError, RolledBackError
 from gpuhandoff.host import Host, OpenNode
 from gpuhandoff.model.plan import Json
 from gpuhandoff.model.roles import follows_its_card, is_seat_service
 from gpuhandoff.model.world import VFIO_DRIVER
 from gpuhandoff.steps.bind_vfio import refuse_guest
 from gpuhandoff.steps.holders import name_open, wait_free
-from gpuhandoff.steps.pci_function import DEVICES, driver_of, on_vfio, probe, unbind, write_override
+from gpuhandoff.steps.pci_function import (
+    DEVICES,
+    driver_of,
+    on_vfio,
+    probe,
+    read_override,
+    refuse_gone,
+    unbind,
+    write_override,
+)
 from gpuhandoff.steps.proof import find_screens, probe_again, refuse_dead, screens
+from gpuhandoff.steps.step import IncompleteError
 
 PATIENCE = 3.0
 """Seconds for the last user of a module to let go: references drop shortly after descriptors do."""
@@ -76,28 +87,19 @@ class UnloadDriver:
         modules with it. claim-functions then sets the override back as it was.
         """
         display = str(arguments["display"])
-        if not host.kernel.exists(f"{DEVICES}/{display}"):
-            raise RolledBackError(
-                f"{display} has left the PCI bus, so that no driver can have it. Put it back, or write 1 to "
-                "/sys/bus/pci/rescan."
-            )
+        refuse_gone(host, display)
         drivers = {address: driver for address, driver in saved["drivers"].items() if driver}
         stray = [address for address, driver in drivers.items() if driver != VFIO_DRIVER and on_vfio(host, address)]
         await refuse_guest(host, stray)
         for address in sorted(stray, reverse=True):  # somebody else's probe brought it there before bind-vfio did
             await unbind(host, address)
         await refuse_dead(host, drivers)
-        for address, driver in drivers.items():
-            if driver_of(host, address) != driver:
-                await write_override(host, address, driver)
-        for name in reversed(saved["stack"]):
-            if not _loaded(host, name):
-                await host.kernel.load_module(name, deadline=LOAD_DEADLINE)
-                if not _loaded(host, name):
-                    raise RolledBackError(f"The module {name} is not there, although it was loaded without an error.")
-        for address in sorted(drivers, key=lambda one: (one != display, one)):
-            await probe(host, address, drivers[address])
-        await self._prove(host, display, drivers.get(display, ""), saved)
+        missing = await _give_back(host, display, drivers, saved["stack"])
+        children = {address: names for address, names in saved["children"].items() if address not in missing}
+        await self._prove(host, display, drivers.get(display, ""), {**saved, "children": children})
+        if missing:
+            address, why = next(iter(missing.items()))
+            raise IncompleteError(f"{display} is back, but not {address}, which belongs to it: {why}")
 
     async def _prove(self, host: Host, display: str, driver: str, saved: Json) -> None:
         """See that the drivers show what they showed; raise RolledBackError for a card whose driver shows nothing of it."""
@@ -127,6 +129,54 @@ class UnloadDriver:
         """Tell whether every function has left its native driver."""
         native = {address: driver for address, driver in saved["drivers"].items() if driver not in {"", VFIO_DRIVER}}
         return all(driver_of(host, address) != driver for address, driver in native.items())
+
+
+async def _give_back(host: Host, display: str, drivers: Mapping[str, str], stack: Sequence[str]) -> dict[str, str]:
+    """Load the modules and bind the functions, the display function first; return which siblings have no driver, and why."""
+    returning = _Returning(display)
+    overrides: dict[str, str] = {}
+
+    async def aim(address: str) -> None:
+        overrides[address] = await read_override(host, address)
+        await write_override(host, address, drivers[address])
+
+    for address, driver in drivers.items():
+        if driver_of(host, address) != driver:
+            await returning.attempt(address, aim(address))
+    await _load(host, stack)
+    for address in sorted(drivers, key=lambda one: (one != display, one)):
+        await returning.attempt(address, probe(host, address, drivers[address]))
+    for address, was in overrides.items():
+        if was not in {VFIO_DRIVER, drivers[address]}:  # claim-functions has been undone before, when not all came back
+            await write_override(host, address, was)
+    return returning.missing
+
+
+class _Returning:
+    """The desktop needs the display function alone: what its siblings do must not keep it in the dark."""
+
+    def __init__(self, display: str) -> None:
+        self._display = display
+        self.missing: dict[str, str] = {}
+        """Siblings for which something failed, and what."""
+
+    async def attempt(self, address: str, work: Coroutine[Any, Any, None]) -> None:
+        """Carry something out for a function; note why it fails for a sibling."""
+        try:
+            await work
+        except (ProblemError, OSError) as error:
+            if address == self._display:
+                raise
+            why = error.message if isinstance(error, ProblemError) else f"the kernel refuses it: {error.strerror}."
+            self.missing.setdefault(address, why)
+
+
+async def _load(host: Host, stack: Sequence[str]) -> None:
+    for name in reversed(stack):
+        if not _loaded(host, name):
+            await host.kernel.load_module(name, deadline=LOAD_DEADLINE)
+            if not _loaded(host, name):
+                raise RolledBackError(f"The module {name} is not there, although it was loaded without an error.")
 
 
 async def _refuse_latecomers(host: Host, nodes: Iterable[str], *, unbinding: bool) -> None:

@@ -6,7 +6,7 @@ import contextlib
 import re
 
 from gpuhandoff.host import Host
-from gpuhandoff.model.world import HugepagePool
+from gpuhandoff.model.kernel import HugepagePool
 
 HUGEPAGES = "/sys/kernel/mm/hugepages"
 

@@ -8,7 +8,7 @@ from collections.abc import Set as AbstractSet
 from dataclasses import dataclass, field
 
 from gpuhandoff.host import Host
-from gpuhandoff.model.world import Module
+from gpuhandoff.model.kernel import Module
 
 WANTED = frozenset({"vfio_pci", "vfio_iommu_type1"})
 _FILE = re.compile(r"^(?:[^:\n]*/)?([^/:.\n]+)\.ko", re.MULTILINE)

@@ -6,10 +6,11 @@ import errno
 import os
 from collections.abc import Collection
 
-from gpuhandoff.errors import ProblemError
+from gpuhandoff.errors import InUseError, ProblemError, TimedOutError
 from gpuhandoff.host import Host, OpenNode, OverdueError
-from gpuhandoff.messages import RemoteError
+from gpuhandoff.messages import UNANSWERED, RemoteError
 from gpuhandoff.steps.holders import name_open
+from gpuhandoff.steps.step import GoneError
 
 WAITS = {
     "snd_card_free": "everybody to close the card's sound devices",
@@ -61,11 +62,31 @@ def stuck_sentence(gpu: str, step: str, cause: BaseException, holding: Collectio
         remedy.append(f"{name_open(holding)}: close that, and gpuhandoff goes on by itself.")
     elif pending:
         remedy.append("gpuhandoff goes on by itself when the kernel has finished.")
+    elif isinstance(cause, GoneError):
+        remedy.append("Then gpuhandoff goes on by itself.")
+    elif ends_by_itself(cause):
+        remedy.append("gpuhandoff tries again by itself.")
     else:
         remedy.append("Remove that cause and reclaim the GPU again; if that is impossible, a reboot brings everything back.")
     if pending and locked:
         remedy.append(AT_SHUTDOWN)
     return f"{gpu} is stuck at {step}: {describe(cause).rstrip('.')}. {' '.join(remedy)}"
+
+
+def ends_by_itself(cause: BaseException) -> bool:
+    """Tell a cause that may end without us: the kernel finishes, a service answers again, the card is put back."""
+    return any(
+        isinstance(one, (OverdueError, TimedOutError, GoneError))
+        or (isinstance(one, RemoteError) and one.name in UNANSWERED)
+        for one in (cause, cause.__cause__)
+    )
+
+
+def may_be_held(cause: BaseException) -> bool:
+    """Tell a cause that whoever has the card open can be to blame for."""
+    return isinstance(cause, (OverdueError, InUseError)) or (
+        isinstance(cause, OSError) and cause.errno in {errno.EBUSY, errno.EAGAIN}
+    )
 
 
 async def who_holds(host: Host, nodes: Collection[str]) -> tuple[OpenNode, ...]:

@@ -57,7 +57,9 @@ class Record:
     undoing: str = ""
     stuck: str = ""
     waits: bool = False
-    """Whether what it is stuck for ends by itself: the kernel had not finished, or somebody had the card open."""
+    """Whether what it is stuck for may end by itself, perhaps before anybody looks again."""
+    closing: bool = False
+    """Whether whoever has the card open may be what it is stuck for."""
 
     @property
     def complete(self) -> bool:
@@ -128,9 +130,9 @@ def _follow(line: dict[str, Any], draft: _Draft) -> bool:
             at = line.get("at")
             draft.fields |= {"guest": None} | ({"held_at": float(at)} if isinstance(at, int | float) else {})
         case {"undoing": str(why)}:
-            draft.fields |= {"undoing": why, "stuck": "", "waits": False}
+            draft.fields |= {"undoing": why, "stuck": "", "waits": False, "closing": False}
         case {"stuck": int(), "message": str(message)}:
-            draft.fields |= {"stuck": message, "waits": line.get("waits") is True}
+            draft.fields |= {"stuck": message} | {name: line.get(name) is True for name in ("waits", "closing")}
         case _:
             log.warning("skipping a line of the journal that makes no sense: %.80r", line)
             return False

@@ -23,8 +23,8 @@ from gpuhandoff.messages import RemoteError
 from gpuhandoff.model.address import PciAddress
 from gpuhandoff.model.plan import Plan
 from gpuhandoff.model.request import Operation
-from gpuhandoff.steps.step import Step
-from gpuhandoff.transaction.diagnosis import describe, stuck_sentence, who_holds
+from gpuhandoff.steps.step import IncompleteError, Step
+from gpuhandoff.transaction.diagnosis import describe, ends_by_itself, may_be_held, stuck_sentence, who_holds
 from gpuhandoff.transaction.journal import Journal, JournalDirectory
 from gpuhandoff.transaction.record import Entry, Record
 from gpuhandoff.transaction.shares import Shares
@@ -34,6 +34,9 @@ log = logging.getLogger(__name__)
 BACK = "Everything was put back as it was."
 CARD = "card"
 """The lane of all that touches the card."""
+
+GIVES_BACK = frozenset({"bind-vfio", "resize-bars", "unload-driver"})
+"""Steps without whose undo the host does not have the card."""
 
 REFUSALS = (ProblemError, RemoteError, OSError)
 EXPECTED = (*REFUSALS, OverdueError)
@@ -145,7 +148,13 @@ class Runner:
 
     async def _undo(self, journal: Journal, why: str, observe: Observer) -> None:
         """Undo in reverse. Once the GPU is out of reach, steps that need it are left alone, the others still undone."""
-        record = journal.read()
+        try:
+            record = journal.read()
+        except OSError as error:
+            raise StuckError(
+                f"The journal of {journal.gpu} cannot be read ({describe(error)}), and without it nothing can be undone. It "
+                f"is {journal.path}. Reclaim tries again; a reboot brings everything back."
+            ) from error
         if record is None:
             self._forget(journal, journal.gpu)
             return
@@ -167,23 +176,29 @@ class Runner:
                     exc_info=None if isinstance(error, EXPECTED) else error,
                 )
                 problems.append((entry, error))
-                out_of_reach = out_of_reach or step is None or step.needs_gpu
+                out_of_reach = out_of_reach or _keeps_away(step, error)
             else:
                 self._note(journal, undone=entry.index)
                 observe(entry.name, "undone", entry.index + 1, record.steps)
         if problems:
-            raise await self._stuck(journal, record, *problems[0])
+            raise await self._stuck(journal, record, *problems[0], out_of_reach=out_of_reach)
         self._forget(journal, record.gpu)
 
-    async def _stuck(self, journal: Journal, record: Record, entry: Entry, cause: BaseException) -> StuckError:
-        """Write down what is stuck, and return it as the error that says so."""
+    async def _stuck(
+        self, journal: Journal, record: Record, entry: Entry, cause: BaseException, *, out_of_reach: bool
+    ) -> StuckError:
+        """Write down what is stuck, and return it as the error that says so.
+
+        Once the host has the card again, whoever has it open is its desktop, and to blame for nothing.
+        """
         locked = (step := self._steps.get(entry.name)) is None or step.needs_gpu
-        holding = await who_holds(self._host, record.nodes)
+        closing = out_of_reach or may_be_held(cause)
+        holding = await who_holds(self._host, record.nodes) if closing else ()
         message = stuck_sentence(str(record.gpu), entry.name, cause, holding, locked=locked)
-        # Both end by themselves, perhaps before anybody looks again.
-        self._note(journal, stuck=entry.index, message=message, waits=bool(holding) or isinstance(cause, OverdueError))
+        waits = bool(holding) or ends_by_itself(cause)
+        self._note(journal, stuck=entry.index, message=message, waits=waits, closing=closing)
         journal.close()
-        return StuckError(message, lost=locked and not holding)
+        return StuckError(message, lost=out_of_reach and not holding)
 
     async def _undo_one(self, record: Record, entry: Entry, step: Step | None, observe: Observer) -> None:
         if step is None:
@@ -219,6 +234,13 @@ class Runner:
             journal.append(**line)
         except OSError as error:
             log.error("the journal cannot be written, undoing all the same: %s", describe(error))
+
+
+def _keeps_away(step: Step | None, error: Exception) -> bool:
+    """Tell a failure after which the host may be without its card from one after which it can show its desktop."""
+    if step is None or isinstance(error, OverdueError):
+        return step is None or step.needs_gpu
+    return step.name in GIVES_BACK and not isinstance(error, IncompleteError)
 
 
 def _purpose(gpu: PciAddress, step: Step) -> Purpose:

@@ -28,8 +28,8 @@ class Stroke:
         self.case = case
         self.product = product
         self.struck = False
-        self.at: tuple[str, str] = ("", "")
-        """The step and phase that were struck."""
+        self.places: list[tuple[str, str]] = []
+        """The steps and phases that were struck: more than one where the fault lasts."""
         self.seen: list[Done] = []
         self.hang: Hang | None = None
         self.judging = False
@@ -95,10 +95,10 @@ class Stroke:
 
     def _effect(self, inner: Effect) -> Effect:
         async def effect(perform: Perform) -> Any:
+            self.places.append((self._step, self._phase))
             if self.struck:
                 return await inner(perform)
             self.struck = True
-            self.at = (self._step, self._phase)
             match self.case.moment:
                 case "before":
                     self.product.kill()

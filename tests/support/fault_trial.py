@@ -125,7 +125,7 @@ class Trial:
             await self._check_stuck(status)
         elif outcome is not None and is_stuck(outcome):  # and has gone on by itself since
             end = "stuck"
-            check_cause(self.case, outcome.message, self.stroke.at)
+            check_cause(self.case, outcome.message, self.stroke.places)
         if self.stroke.hang is not None and self.stroke.hang.struck:
             end = await self._until_resolved(status)
         elif end:
@@ -192,7 +192,7 @@ class Trial:
 
     async def _check_stuck(self, status: dict[str, Any]) -> None:
         """The step and the cause are named, only this GPU refuses."""
-        check_cause(self.case, status["reason"], self.stroke.at)
+        check_cause(self.case, status["reason"], self.stroke.places)
         if not await self._refusal(GPU):
             raise UnexpectedError("the stuck GPU does not refuse a handoff")
         other = OTHERS.get(self.case.scenario)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any
 
 from gpuhandoff.messages import NO_REPLY, RemoteError
@@ -33,14 +34,14 @@ def check_outcome(case: Case, outcome: RemoteError | None, status: dict[str, Any
         raise UnexpectedError(f"the caller was told {outcome.name} and the GPU is {state}: {outcome.message}")
 
 
-def check_cause(case: Case, reason: str, struck_at: tuple[str, str]) -> None:
-    """Raise UnexpectedError where a GPU is stuck and cause or step (with its phase) are not named."""
+def check_cause(case: Case, reason: str, struck_at: Sequence[tuple[str, str]]) -> None:
+    """Raise UnexpectedError where a GPU is stuck and the cause, or a step (with its phase) that it struck, is not named."""
     wanted = fault_effects.causes(case.operation, case.fault)
     if not any(one in reason for one in wanted):
         raise UnexpectedError(f"stuck, but the cause is not named ({' or '.join(wanted)}): {reason}")
-    step, phase = struck_at
-    if phase in {"apply", "undo"} and f"stuck at {step}:" not in reason:
-        raise UnexpectedError(f"stuck, but the step is not named ({step}): {reason}")
+    steps = [step for step, phase in struck_at if phase in {"apply", "undo"}]
+    if steps and not any(f"stuck at {step}:" in reason for step in steps):
+        raise UnexpectedError(f"stuck, but the step is not named ({' or '.join(steps)}): {reason}")
 
 
 def is_tolerated(case: Case, difference: str) -> bool:

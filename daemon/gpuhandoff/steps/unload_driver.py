@@ -26,7 +26,6 @@ from gpuhandoff.steps.pci_function import (
     driver_of,
     on_vfio,
     probe,
-    read_override,
     refuse_gone,
     unbind,
     write_override,
@@ -134,21 +133,12 @@ class UnloadDriver:
 async def _give_back(host: Host, display: str, drivers: Mapping[str, str], stack: Sequence[str]) -> dict[str, str]:
     """Load the modules and bind the functions, the display function first; return which siblings have no driver, and why."""
     returning = _Returning(display)
-    overrides: dict[str, str] = {}
-
-    async def aim(address: str) -> None:
-        overrides[address] = await read_override(host, address)
-        await write_override(host, address, drivers[address])
-
     for address, driver in drivers.items():
         if driver_of(host, address) != driver:
-            await returning.attempt(address, aim(address))
+            await returning.attempt(address, write_override(host, address, driver))
     await _load(host, stack)
     for address in sorted(drivers, key=lambda one: (one != display, one)):
         await returning.attempt(address, probe(host, address, drivers[address]))
-    for address, was in overrides.items():
-        if was not in {VFIO_DRIVER, drivers[address]}:  # claim-functions has been undone before, when not all came back
-            await write_override(host, address, was)
     return returning.missing
 
 

@@ -37,6 +37,8 @@ CARD = "card"
 
 GIVES_BACK = frozenset({"bind-vfio", "resize-bars", "unload-driver"})
 """Steps without whose undo the host does not have the card."""
+OF_THE_WHOLE = frozenset({"claim-functions", "load-vfio"})
+"""Steps whose undo relies on every function being back, not only on the one that shows the picture."""
 
 REFUSALS = (ProblemError, RemoteError, OSError)
 EXPECTED = (*REFUSALS, OverdueError)
@@ -147,7 +149,10 @@ class Runner:
             observe(planned.name, "done", index + 1, count)
 
     async def _undo(self, journal: Journal, why: str, observe: Observer) -> None:
-        """Undo in reverse. Once the GPU is out of reach, steps that need it are left alone, the others still undone."""
+        """Undo in reverse. Once the GPU is out of reach, steps that need it are left alone, the others still undone.
+
+        The same for those that need all of it while only a sibling is missing: the desktop comes back.
+        """
         try:
             record = journal.read()
         except OSError as error:
@@ -160,10 +165,10 @@ class Runner:
             return
         self._note(journal, undoing=why)
         problems: list[tuple[Entry, BaseException]] = []
-        out_of_reach = False
+        out_of_reach = incomplete = False
         for entry in record.to_undo():
             step = self._steps.get(entry.name)
-            if out_of_reach and step is not None and step.needs_gpu:
+            if step is not None and ((out_of_reach and step.needs_gpu) or (incomplete and step.name in OF_THE_WHOLE)):
                 continue
             try:
                 await self._undo_one(record, entry, step, observe)
@@ -177,6 +182,7 @@ class Runner:
                 )
                 problems.append((entry, error))
                 out_of_reach = out_of_reach or _keeps_away(step, error)
+                incomplete = incomplete or isinstance(error, IncompleteError)
             else:
                 self._note(journal, undone=entry.index)
                 observe(entry.name, "undone", entry.index + 1, record.steps)

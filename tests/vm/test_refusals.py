@@ -99,6 +99,24 @@ def test_a_display_manager_that_refuses_to_stop(single: BenchHost) -> None:
     assert difference(before, single.snapshot()) == []
 
 
+def test_a_stop_of_the_display_manager_that_still_waits_is_called_off(single: BenchHost) -> None:
+    """Another unit is ordered after it and stops first, slowly: meanwhile systemd shows the display manager as active."""
+    unit = "[Unit]\\nRequires=greetd.service\\nAfter=greetd.service\\n"
+    service = "[Service]\\nExecStart=sleep infinity\\nExecStop=sleep 60\\n"
+    single.run(
+        f"printf '{unit}{service}' > /run/systemd/system/sharing.service; systemctl daemon-reload; systemctl start sharing"
+    )
+    weston = single.process("weston")
+    single.handoff("wait", "b", "false")
+    single.wait_for("systemctl list-jobs --no-legend | grep -q 'greetd.service *stop *waiting'")
+    assert single.run("systemctl is-active greetd").output.strip() == "active"
+    single.run("gpuhandoff cancel")
+    single.run("systemctl stop sharing")
+    assert single.run("systemctl is-active greetd").output.strip() == "active"
+    assert single.process("weston") == weston
+    assert single.state() == "host"
+
+
 def test_a_device_of_the_group_that_stays_with_the_host(shared: BenchHost) -> None:
     gpu = shared.run("basename $(dirname $(grep -l 0x038000 /sys/bus/pci/devices/*/class))").output.strip()
     before = shared.snapshot()

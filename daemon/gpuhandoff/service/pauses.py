@@ -7,8 +7,8 @@ import asyncio
 from gpuhandoff.model.address import PciAddress
 
 FIRST = 5.0
-LONGEST = 300.0
-"""Seconds; each pause is twice the one before."""
+LONGEST = 1800.0
+"""Seconds; each pause is twice the one before: what lasts a day fills no history, which keeps 200 moves."""
 
 
 class Pauses:

@@ -238,4 +238,4 @@ asyncio.run(main())
 """
     done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, timeout=PATIENCE, check=False)
     assert done.stderr == ""
-    assert done.stdout == "EAGAIN no process can be made for it; there may be too little memory, or too many processes\n2\n"
+    assert done.stdout == "ENOMEM no process can be made for it; there is too little memory, or too many processes\n2\n"

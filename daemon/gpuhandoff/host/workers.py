@@ -120,9 +120,7 @@ class Workers:
         told = await asyncio.get_running_loop().sock_recv(worker.socket, 32)
         if not told:
             worker.socket.close()
-            raise OSError(
-                errno.EAGAIN, "no process can be made for it; there may be too little memory, or too many processes"
-            )
+            raise OSError(errno.ENOMEM, "no process can be made for it; there is too little memory, or too many processes")
         worker.pid = int(told)
         return worker
 

@@ -15,10 +15,10 @@ from gpuhandoff.errors import CancelledJobError, StuckError
 from gpuhandoff.history import line
 from gpuhandoff.history.experience import experience
 from gpuhandoff.history.file import LARGE, HistoryFile
-from gpuhandoff.history.move import DONE, REFUSED, Move
+from gpuhandoff.history.move import DONE, REFUSED, STUCK, Move
 from gpuhandoff.history.past import MOVES, REFUSALS, fold, newest, tell
 from gpuhandoff.model.address import PciAddress
-from gpuhandoff.model.request import Operation
+from gpuhandoff.model.request import Operation, Why
 from gpuhandoff.model.verdict import Experience
 from gpuhandoff.model.world import Gpu
 from gpuhandoff.service.jobs import Job
@@ -46,6 +46,8 @@ class Chronicle:
         self._kernel = ""
         self._moves: list[Move] = []
         self._running: dict[int, Move] = {}
+        self._again: set[int] = set()
+        """Jobs that try once more what is stuck."""
         self._turn = asyncio.Lock()
         self._writing: set[asyncio.Task[None]] = set()
         self._known = False
@@ -67,15 +69,27 @@ class Chronicle:
     async def begin(self, job: Job) -> None:
         """Note that a move begins, on the disk before its first step: then a power cut cannot hide it."""
         job.course.begun = asyncio.get_running_loop().time()
+        if job.request.why is Why.UNSTUCK and self._is_stuck(job.gpu):
+            self._again.add(job.number)  # noted at its end, if that is another one than before
+            return
         self._running[job.number] = move = _through_line(self._begun(job))
         self._remember(move)
         await self._keep(move)
+
+    def _newest(self, gpu: PciAddress) -> Move | None:
+        return next((move for move in reversed(self._moves) if move.gpu == gpu and move.outcome != REFUSED), None)
+
+    def _is_stuck(self, gpu: PciAddress) -> bool:
+        newest_one = self._newest(gpu)
+        return newest_one is not None and newest_one.outcome == STUCK
 
     def end(self, job: Job) -> None:
         """Note how a job ended: a move, or a request that was refused. Nothing of what began nothing and was no refusal."""
         now = asyncio.get_running_loop().time()
         begun = self._running.pop(job.number, None)
-        refused = begun is None
+        again = job.number in self._again
+        self._again.discard(job.number)
+        refused = begun is None and not again
         if refused and (job.problem is None or job.request.options.dry_run or isinstance(job.problem, CancelledJobError)):
             return
         move = _through_line(
@@ -90,13 +104,19 @@ class Chronicle:
         )
         if refused and self._moves and move.repeats(self._moves[-1]):
             return
+        if (
+            again
+            and (before := self._newest(job.gpu)) is not None
+            and (move.outcome, move.message) == (STUCK, before.message)
+        ):
+            return
         self._remember(move)
         if self._file is not None:
             self._task(self._write(self._file, move))
 
     async def taken_over(self, gpu: PciAddress) -> None:
         """Note the end of the handoff that an earlier daemon of this boot completed, and perhaps could not note."""
-        found = next((move for move in reversed(self._moves) if move.gpu == gpu and move.outcome != REFUSED), None)
+        found = self._newest(gpu)
         if found is None or found.outcome or found.boot_id != self._boot_id or found.operation != Operation.HANDOFF:
             return
         move = replace(found, outcome=DONE, message=_TAKEN_OVER)

@@ -37,13 +37,12 @@ class Rescues:
         self._pauses = Pauses()
 
     def look(self, address: PciAddress, record: Record | None) -> None:
-        """Watch a GPU while it is stuck; called whenever anything about it, or its journal, has changed.
-
-        One that has left the bus comes back with nothing but its own return.
-        """
-        gone = self._fleet.world.gpu(address) is None
-        if record is None or record.complete or gone or self._jobs.running(address) is not None:
+        """Watch a GPU while it is stuck; called whenever anything about it, or its journal, has changed."""
+        if record is None or record.complete or self._jobs.running(address) is not None:
             self._watches.end(address)
+            return
+        if record.gone and self._fleet.world.gpu(address) is None:
+            self._watches.end(address)  # until it is there again nothing can be done
             return
         self._watches.start(address, record.stuck, lambda: self._until_free(record))
 

@@ -65,10 +65,21 @@ async def unbind(host: Host, address: str) -> None:
         raise RolledBackError(f"{address} stays bound to {driver}: told to unbind it, the kernel {answer}.")
 
 
-def refuse_gone(host: Host, address: str) -> None:
-    """Raise GoneError for a function that the machine does not have any more."""
+def identity_of(host: Host, address: str) -> str:
+    """Return which kind of device it is, "0x10de:0x2786"; empty where the kernel does not say."""
+    try:
+        return ":".join(host.kernel.read(f"{DEVICES}/{address}/{name}").strip() for name in ("vendor", "device"))
+    except OSError:
+        return ""
+
+
+def refuse_gone(host: Host, address: str, was: str) -> None:
+    """Raise GoneError for a function that is not there any more, RolledBackError where it is not what it `was`."""
     if not host.kernel.exists(f"{DEVICES}/{address}"):
         raise GoneError(f"{address} has left the PCI bus. Put it back, or write 1 to /sys/bus/pci/rescan.")
+    now = identity_of(host, address)
+    if was and now and now != was:
+        raise RolledBackError(f"{address} is another device ({now}) than the one that was handed off ({was}).")
 
 
 async def probe(host: Host, address: str, wanted: str) -> None:

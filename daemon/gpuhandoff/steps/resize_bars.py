@@ -12,7 +12,7 @@ import logging
 from gpuhandoff.errors import RolledBackError, UnsupportedError
 from gpuhandoff.host import Host
 from gpuhandoff.model.plan import Json
-from gpuhandoff.steps.pci_function import DEVICES, driver_of, refuse_gone
+from gpuhandoff.steps.pci_function import DEVICES, driver_of, identity_of, refuse_gone
 
 _MEBIBYTE = 20
 
@@ -30,7 +30,8 @@ class ResizeBars:
     async def capture(self, host: Host, arguments: Json) -> Json:
         """Remember the sizes that the windows have."""
         address = str(arguments["address"])
-        return {"sizes": {str(one["number"]): size_of(host, address, one["number"]) for one in arguments["bars"]}}
+        sizes = {str(one["number"]): size_of(host, address, one["number"]) for one in arguments["bars"]}
+        return {"sizes": sizes, "identity": identity_of(host, address)}
 
     async def apply(self, host: Host, arguments: Json, saved: Json) -> None:
         """Set each, and see that it has the size, and a place."""
@@ -57,7 +58,7 @@ class ResizeBars:
     async def undo(self, host: Host, arguments: Json, saved: Json) -> None:
         """Set each back; one that keeps another size is no failure, one without a place is: no driver may get that card."""
         address = str(arguments["address"])
-        refuse_gone(host, address)
+        refuse_gone(host, address, str(saved.get("identity", "")))
         for number, wanted in sorted(saved["sizes"].items()):
             if wanted and size_of(host, address, int(number)) != wanted:
                 try:

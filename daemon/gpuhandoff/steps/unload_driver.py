@@ -24,6 +24,7 @@ from gpuhandoff.steps.holders import name_open, wait_free
 from gpuhandoff.steps.pci_function import (
     DEVICES,
     driver_of,
+    identity_of,
     on_vfio,
     probe,
     refuse_gone,
@@ -65,6 +66,7 @@ class UnloadDriver:
             "stack": stack,
             "children": _children(host, arguments["functions"]),
             "screens": screens(host, str(arguments["display"])),
+            "identity": identity_of(host, str(arguments["display"])),
         }
 
     async def apply(self, host: Host, arguments: Json, saved: Json) -> None:
@@ -86,7 +88,7 @@ class UnloadDriver:
         modules with it. claim-functions then sets the override back as it was.
         """
         display = str(arguments["display"])
-        refuse_gone(host, display)
+        refuse_gone(host, display, str(saved.get("identity", "")))
         drivers = {address: driver for address, driver in saved["drivers"].items() if driver}
         stray = [address for address, driver in drivers.items() if driver != VFIO_DRIVER and on_vfio(host, address)]
         await refuse_guest(host, stray)
@@ -138,7 +140,8 @@ async def _give_back(host: Host, display: str, drivers: Mapping[str, str], stack
             await returning.attempt(address, write_override(host, address, driver))
     await _load(host, stack)
     for address in sorted(drivers, key=lambda one: (one != display, one)):
-        await returning.attempt(address, probe(host, address, drivers[address]))
+        if address not in returning.missing:  # its override may still be ours
+            await returning.attempt(address, probe(host, address, drivers[address]))
     return returning.missing
 
 

@@ -6,7 +6,7 @@ import errno
 import os
 from collections.abc import Collection
 
-from gpuhandoff.errors import InUseError, ProblemError, TimedOutError
+from gpuhandoff.errors import ProblemError
 from gpuhandoff.host import Host, OpenNode, OverdueError
 from gpuhandoff.messages import UNANSWERED, RemoteError
 from gpuhandoff.steps.holders import name_open
@@ -41,7 +41,7 @@ def describe(error: BaseException) -> str:
             return _overdue(error)
         case OSError(errno=int(number)):
             where = f" ({error.filename})" if error.filename else ""
-            return f"{errno.errorcode.get(number, number)}: {os.strerror(number)}{where}"
+            return f"{errno.errorcode.get(number, number)}: {error.strerror or os.strerror(number)}{where}"
     return str(error) or type(error).__name__
 
 
@@ -58,12 +58,12 @@ def stuck_sentence(gpu: str, step: str, cause: BaseException, holding: Collectio
     """Return what is stuck where, why, who has the card open, and what to do; `locked`: what hangs may lock the card."""
     pending = isinstance(cause, OverdueError)
     remedy: list[str] = []
-    if holding:
+    if isinstance(cause, GoneError):
+        remedy.append("Then gpuhandoff goes on by itself.")
+    elif holding:
         remedy.append(f"{name_open(holding)}: close that, and gpuhandoff goes on by itself.")
     elif pending:
         remedy.append("gpuhandoff goes on by itself when the kernel has finished.")
-    elif isinstance(cause, GoneError):
-        remedy.append("Then gpuhandoff goes on by itself.")
     elif ends_by_itself(cause):
         remedy.append("gpuhandoff tries again by itself.")
     else:
@@ -76,17 +76,15 @@ def stuck_sentence(gpu: str, step: str, cause: BaseException, holding: Collectio
 def ends_by_itself(cause: BaseException) -> bool:
     """Tell a cause that may end without us: the kernel finishes, a service answers again, the card is put back."""
     return any(
-        isinstance(one, (OverdueError, TimedOutError, GoneError))
-        or (isinstance(one, RemoteError) and one.name in UNANSWERED)
+        isinstance(one, (OverdueError, GoneError)) or (isinstance(one, RemoteError) and one.name in UNANSWERED)
         for one in (cause, cause.__cause__)
     )
 
 
-def may_be_held(cause: BaseException) -> bool:
-    """Tell a cause that whoever has the card open can be to blame for."""
-    return isinstance(cause, (OverdueError, InUseError)) or (
-        isinstance(cause, OSError) and cause.errno in {errno.EBUSY, errno.EAGAIN}
-    )
+def nor(step: str, cause: BaseException) -> str:
+    """Return what else could not be undone, as a sentence to be added."""
+    again = "; that is tried again by itself" if ends_by_itself(cause) else ""
+    return f" Nor could {step} be undone: {describe(cause).rstrip('.')}{again}."
 
 
 async def who_holds(host: Host, nodes: Collection[str]) -> tuple[OpenNode, ...]:

@@ -60,6 +60,8 @@ class Record:
     """Whether what it is stuck for may end by itself, perhaps before anybody looks again."""
     closing: bool = False
     """Whether whoever has the card open may be what it is stuck for."""
+    gone: bool = False
+    """Whether nothing but the card's absence from the bus is what it is stuck for."""
 
     @property
     def complete(self) -> bool:
@@ -130,9 +132,9 @@ def _follow(line: dict[str, Any], draft: _Draft) -> bool:
             at = line.get("at")
             draft.fields |= {"guest": None} | ({"held_at": float(at)} if isinstance(at, int | float) else {})
         case {"undoing": str(why)}:
-            draft.fields |= {"undoing": why, "stuck": "", "waits": False, "closing": False}
+            draft.fields |= {"undoing": why, "stuck": "", "waits": False, "closing": False, "gone": False}
         case {"stuck": int(), "message": str(message)}:
-            draft.fields |= {"stuck": message} | {name: line.get(name) is True for name in ("waits", "closing")}
+            draft.fields |= {"stuck": message} | {name: line.get(name) is True for name in ("waits", "closing", "gone")}
         case _:
             log.warning("skipping a line of the journal that makes no sense: %.80r", line)
             return False

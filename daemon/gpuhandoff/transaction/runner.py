@@ -23,8 +23,8 @@ from gpuhandoff.messages import RemoteError
 from gpuhandoff.model.address import PciAddress
 from gpuhandoff.model.plan import Plan
 from gpuhandoff.model.request import Operation
-from gpuhandoff.steps.step import IncompleteError, Step
-from gpuhandoff.transaction.diagnosis import describe, ends_by_itself, may_be_held, stuck_sentence, who_holds
+from gpuhandoff.steps.step import GoneError, IncompleteError, Step
+from gpuhandoff.transaction.diagnosis import describe, ends_by_itself, nor, stuck_sentence, who_holds
 from gpuhandoff.transaction.journal import Journal, JournalDirectory
 from gpuhandoff.transaction.record import Entry, Record
 from gpuhandoff.transaction.shares import Shares
@@ -156,6 +156,7 @@ class Runner:
         try:
             record = journal.read()
         except OSError as error:
+            journal.close()
             raise StuckError(
                 f"The journal of {journal.gpu} cannot be read ({describe(error)}), and without it nothing can be undone. It "
                 f"is {journal.path}. Reclaim tries again; a reboot brings everything back."
@@ -164,7 +165,7 @@ class Runner:
             self._forget(journal, journal.gpu)
             return
         self._note(journal, undoing=why)
-        problems: list[tuple[Entry, BaseException]] = []
+        problems: list[tuple[Entry, Exception]] = []
         out_of_reach = incomplete = False
         for entry in record.to_undo():
             step = self._steps.get(entry.name)
@@ -182,27 +183,30 @@ class Runner:
                 )
                 problems.append((entry, error))
                 out_of_reach = out_of_reach or _keeps_away(step, error)
-                incomplete = incomplete or isinstance(error, IncompleteError)
+                incomplete = incomplete or isinstance(error, IncompleteError) or entry.name in OF_THE_WHOLE
             else:
                 self._note(journal, undone=entry.index)
                 observe(entry.name, "undone", entry.index + 1, record.steps)
         if problems:
-            raise await self._stuck(journal, record, *problems[0], out_of_reach=out_of_reach)
+            raise await self._stuck(journal, record, problems, out_of_reach=out_of_reach)
         self._forget(journal, record.gpu)
 
     async def _stuck(
-        self, journal: Journal, record: Record, entry: Entry, cause: BaseException, *, out_of_reach: bool
+        self, journal: Journal, record: Record, problems: list[tuple[Entry, Exception]], *, out_of_reach: bool
     ) -> StuckError:
         """Write down what is stuck, and return it as the error that says so.
 
         Once the host has the card again, whoever has it open is its desktop, and to blame for nothing.
         """
+        (entry, cause), *others = problems
         locked = (step := self._steps.get(entry.name)) is None or step.needs_gpu
-        closing = out_of_reach or may_be_held(cause)
+        gone = all(isinstance(error, GoneError) for _, error in problems)
+        closing = out_of_reach and not isinstance(cause, GoneError)
         holding = await who_holds(self._host, record.nodes) if closing else ()
         message = stuck_sentence(str(record.gpu), entry.name, cause, holding, locked=locked)
-        waits = bool(holding) or ends_by_itself(cause)
-        self._note(journal, stuck=entry.index, message=message, waits=waits, closing=closing)
+        message += "".join(nor(other.name, error) for other, error in others)
+        waits = bool(holding) or any(ends_by_itself(error) for _, error in problems)
+        self._note(journal, stuck=entry.index, message=message, waits=waits, closing=closing, gone=gone)
         journal.close()
         return StuckError(message, lost=out_of_reach and not holding)
 

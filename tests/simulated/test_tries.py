@@ -11,7 +11,7 @@ import pytest
 from gpuhandoff.messages import Match, Variant
 from gpuhandoff.names import MANAGER_INTERFACE
 from gpuhandoff.simulation.clock import in_virtual_time
-from gpuhandoff.simulation.faults import hang, refuse, reject
+from gpuhandoff.simulation.faults import Operation, hang, refuse, reject
 from gpuhandoff.simulation.snapshot import differences
 from tests.simulated.test_comebacks import DISPLAY_MANAGER, GPU, LATE, product, refusal, shows_desktop
 from tests.support.plug import pull, push
@@ -148,16 +148,18 @@ async def test_another_card_in_its_place_is_left_alone(tmp_path: Path) -> None:
     await one.call("Handoff", "sa{sv}", GPU, {"bars": Variant("s", "1=256M")})
     card = await pull(one.machine)
     await asyncio.sleep(60)
-    await push(one.machine, card)
-    path = f"{card[0].path}/device"
-    one.machine.tree.remove(path)
-    one.machine.tree.text(path, "0x1234\n")
-    await asyncio.sleep(5)
+    card[0].device = 0x1234
     writes: list[str] = []
-    one.machine.faults.on_operation = lambda done: (
-        writes.append(done.target) if done.kind == "write" and GPU in done.target else None
-    )
-    message = await refusal(one)
-    assert "is another device" in message
+
+    def note(done: Operation) -> None:
+        if done.kind == "write" and GPU in done.target:
+            writes.append(done.target)
+
+    one.machine.faults.on_operation = note
+    await push(one.machine, card)
+    await asyncio.sleep(2000)
+    status = await one.status(GPU)
+    assert (status["state"], "is another device (0x10de:0x1234) than" in status["reason"]) == ("stuck", True)
+    assert "is another device" in await refusal(one)
     assert writes == []
     await one.stop()

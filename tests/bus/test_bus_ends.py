@@ -17,17 +17,25 @@ from gpuhandoff.service.bus import DBus, connect
 from tests.support.bus import TEST_NAME, PrivateBus, private_bus
 from tests.support.echo import INTERFACE, answer, ask
 
+GIVER = "org.example.Giver"
 
-async def test_a_descriptor_is_ours_and_not_inherited(bus: PrivateBus, client: DBus) -> None:
+
+async def giver_of(bus: PrivateBus, descriptor: int) -> DBus:
+    """Have somebody on the bus who gives this descriptor to everybody who calls."""
     giver = await connect(bus.address, descriptors=True)
-    await giver.request_name("org.example.Giver")
-    reading, writing = os.pipe()
+    await giver.request_name(GIVER)
 
     async def give(_: Call) -> Reply:
-        return Reply("h", (writing,))
+        return Reply("h", (descriptor,))
 
     giver.serve(give)
-    taken = await client.call_for_descriptor("org.example.Giver", "/", INTERFACE, "Take")
+    return giver
+
+
+async def test_a_descriptor_is_ours_and_not_inherited(bus: PrivateBus, client: DBus) -> None:
+    reading, writing = os.pipe()
+    giver = await giver_of(bus, writing)
+    taken = await client.call_for_descriptor(GIVER, "/", INTERFACE, "Take")
     assert not os.get_inheritable(taken)
     os.write(taken, b"through the bus")
     assert os.read(reading, 100) == b"through the bus"
@@ -48,14 +56,8 @@ async def test_a_reply_without_a_descriptor_is_an_error(service: DBus, client: D
 
 async def test_a_descriptor_that_comes_too_late_is_closed(bus: PrivateBus, client: DBus) -> None:
     """Cancelled between the reply and the next turn of the loop: a sleep inhibitor must not stay for ever."""
-    giver = await connect(bus.address, descriptors=True)
-    await giver.request_name("org.example.Giver")
     reading, writing = os.pipe()
-
-    async def give(_: Call) -> Reply:
-        return Reply("h", (writing,))
-
-    giver.serve(give)
+    giver = await giver_of(bus, writing)
     taker = await connect(bus.address, descriptors=True)
     receive = taker._receive
 
@@ -66,7 +68,7 @@ async def test_a_descriptor_that_comes_too_late_is_closed(bus: PrivateBus, clien
             waiting.cancel()
 
     taker._bus._user_message_handlers[:] = [receive_and_cancel]
-    message = Message(destination="org.example.Giver", path="/", interface=INTERFACE, member="Take")
+    message = Message(destination=GIVER, path="/", interface=INTERFACE, member="Take")
     waiting = asyncio.create_task(taker.send(message, 5))
     with pytest.raises(asyncio.CancelledError):
         await waiting

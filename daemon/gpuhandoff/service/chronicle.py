@@ -69,19 +69,13 @@ class Chronicle:
     async def begin(self, job: Job) -> None:
         """Note that a move begins, on the disk before its first step: then a power cut cannot hide it."""
         job.course.begun = asyncio.get_running_loop().time()
-        if job.request.why is Why.UNSTUCK and self._is_stuck(job.gpu):
-            self._again.add(job.number)  # noted at its end, if that is another one than before
+        before = self._newest(job.gpu)
+        if job.request.why is Why.UNSTUCK and before is not None and before.outcome == STUCK:
+            self._again.add(job.number)  # tried for days it would fill the history: noted at its end, if that is a new one
             return
         self._running[job.number] = move = _through_line(self._begun(job))
         self._remember(move)
         await self._keep(move)
-
-    def _newest(self, gpu: PciAddress) -> Move | None:
-        return next((move for move in reversed(self._moves) if move.gpu == gpu and move.outcome != REFUSED), None)
-
-    def _is_stuck(self, gpu: PciAddress) -> bool:
-        newest_one = self._newest(gpu)
-        return newest_one is not None and newest_one.outcome == STUCK
 
     def end(self, job: Job) -> None:
         """Note how a job ended: a move, or a request that was refused. Nothing of what began nothing and was no refusal."""
@@ -104,11 +98,8 @@ class Chronicle:
         )
         if refused and self._moves and move.repeats(self._moves[-1]):
             return
-        if (
-            again
-            and (before := self._newest(job.gpu)) is not None
-            and (move.outcome, move.message) == (STUCK, before.message)
-        ):
+        before = self._newest(job.gpu)
+        if again and before is not None and (move.outcome, move.message) == (STUCK, before.message):
             return
         self._remember(move)
         if self._file is not None:
@@ -154,6 +145,10 @@ class Chronicle:
         """Wait, not for long, until the disk has everything."""
         if self._writing:
             await asyncio.wait(self._writing, timeout=PATIENCE)
+
+    def _newest(self, gpu: PciAddress) -> Move | None:
+        """Return the last move of a GPU, refusals aside."""
+        return next((move for move in reversed(self._moves) if move.gpu == gpu and move.outcome != REFUSED), None)
 
     def _begun(self, job: Job) -> Move:
         request = job.request

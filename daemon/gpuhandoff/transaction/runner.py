@@ -38,7 +38,8 @@ CARD = "card"
 GIVES_BACK = frozenset({"bind-vfio", "resize-bars", "unload-driver"})
 """Steps without whose undo the host does not have the card."""
 OF_THE_WHOLE = frozenset({"claim-functions", "load-vfio"})
-"""Steps whose undo relies on every function being back, not only on the one that shows the picture."""
+"""Steps whose undo relies on every function being back, not only on the one that shows the picture: load-vfio leaves the
+modules, for good, to a function that still has vfio-pci."""
 
 REFUSALS = (ProblemError, RemoteError, OSError)
 EXPECTED = (*REFUSALS, OverdueError)

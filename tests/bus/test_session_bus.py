@@ -21,7 +21,7 @@ from gpuhandoff.service.bus import DBus, connect
 from gpuhandoff_session.__main__ import main
 from gpuhandoff_session.bus import GONE, TIMEOUT, CallError, Connection, Service, Typed
 from gpuhandoff_session.desktops import Plasma
-from gpuhandoff_session.farewell import Event
+from gpuhandoff_session.events import Event
 from tests.support.bus import PrivateBus, private_bus
 from tests.support.notices import FakeNotifications
 
@@ -176,7 +176,11 @@ class FakeDaemon:
             case "GetAll", _:
                 desktops = ["somebody", pwd.getpwuid(os.getuid()).pw_name]
                 waits = time.time_ns() // 1000 + 600_000_000
-                job = {"Vm": Variant("s", "win11"), "Desktops": Variant("as", desktops), "WaitsUntil": Variant("t", waits)}
+                job = {
+                    "Vm": Variant("s", "win11"),
+                    "Desktops": Variant("as", desktops),
+                    "DesktopsUntil": Variant("t", waits),
+                }
                 return Reply("a{sv}", ({**job, "ErrorMessage": Variant("s", "")},))
         return Reply()
 

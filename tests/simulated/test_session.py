@@ -3,14 +3,12 @@
 from __future__ import annotations
 
 import asyncio
-import errno
 from pathlib import Path
 
 import pytest
 
-from gpuhandoff.messages import RemoteError, Variant
+from gpuhandoff.messages import Variant
 from gpuhandoff.simulation.clock import in_virtual_time
-from gpuhandoff.simulation.faults import refuse
 from gpuhandoff.simulation.snapshot import differences
 from tests.support.desk import desk, ended
 from tests.support.desktops import FakeGnome, FakePlasma
@@ -95,16 +93,6 @@ async def test_where_it_cannot_help_the_daemon_goes_on_as_without_it(tmp_path: P
 
 
 @in_virtual_time
-async def test_a_notification_server_that_hangs_holds_nothing_up(tmp_path: Path) -> None:
-    async with desk(tmp_path) as one:
-        await one.log_in("plasma")
-        one.notifications.hangs = True
-        asked = await started(one.product, uid=0)
-        assert await first_step(one.product) - asked < 14
-        assert (await ended(one))[0] == "done"
-
-
-@in_virtual_time
 async def test_without_it_nobody_waits(tmp_path: Path) -> None:
     async with desk(tmp_path) as one:
         asked = await started(one.product, uid=0)
@@ -118,35 +106,6 @@ async def test_a_handoff_that_ends_no_desktop_says_nothing(tmp_path: Path) -> No
         await one.product.call("Handoff", "sa{sv}", GPU, {})
         await one.product.reclaim(GPU)
         assert one.notifications.shown == []
-
-
-@in_virtual_time
-async def test_at_the_next_login_it_tells_how_it_went(tmp_path: Path) -> None:
-    async with desk(tmp_path) as one:
-        await one.log_in("plasma")
-        assert one.notifications.shown == []
-        await one.product.handoff(GPU, vm=Variant("s", "win11"))
-        one.product.machine.start_guest(GPU)
-        await asyncio.sleep(600)
-        one.product.machine.stop_guest(GPU)
-        await one.product.reclaim(GPU)
-        for expected in (["GeForce RTX 4070 is back"], []):  # once
-            await one.log_in("plasma")
-            assert one.notifications.titles == expected
-            await one.log_out()
-
-
-@in_virtual_time
-async def test_at_the_next_login_it_tells_why_the_virtual_machine_did_not_start(tmp_path: Path) -> None:
-    async with desk(tmp_path) as one:
-        await one.log_in("plasma")
-        one.product.machine.faults.set(refuse(errno.EIO), kind="write", target="power/control")
-        with pytest.raises(RemoteError) as caught:
-            await one.product.handoff(GPU, vm=Variant("s", "win11"))
-        await one.log_in("plasma")
-        (shown,) = one.notifications.shown
-        assert shown.title == "win11 did not start: it did not get GeForce RTX 4070"
-        assert caught.value.message in shown.body
 
 
 @in_virtual_time

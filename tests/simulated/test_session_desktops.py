@@ -11,7 +11,7 @@ from gpuhandoff.simulation.clock import in_virtual_time
 from gpuhandoff.simulation.loopback import LoopbackBroker
 from gpuhandoff.simulation.snapshot import differences
 from gpuhandoff_session.desktops import Plasma
-from gpuhandoff_session.farewell import Event
+from gpuhandoff_session.events import Event
 from tests.support.desk import desk, ended
 from tests.support.desktops import FakeGnome, FakePlasma
 from tests.support.participants import ALICE, now, started

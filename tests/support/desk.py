@@ -14,7 +14,7 @@ from gpuhandoff.simulation.sessions import SimulatedSession
 from gpuhandoff_session.memory import Memory
 from gpuhandoff_session.service import Session, Setting
 from tests.support.desktops import FakeGnome, FakePlasma
-from tests.support.notices import FakeNotifications
+from tests.support.notices import NOTIFICATIONS, FakeNotifications
 from tests.support.participants import ALICE, GPU, Participant, now
 from tests.support.product import Product
 from tests.support.wire import Wire
@@ -31,24 +31,34 @@ class Desk:
         self.broker = LoopbackBroker()
         self.notifications = FakeNotifications(self.broker.connect(uid=ALICE))
         self.ended_at = 0.0
+        self.session: Wire
+        """Its program's connection to the bus of the session."""
         self._wires: list[Wire] = []
         self._stopping = asyncio.Event()
         self._running: asyncio.Task[bool] | None = None
         self._later: list[asyncio.Task[None]] = []
         product.machine.sessions.on_removed.append(self._removed)
 
-    async def log_in(self, kind: str = "", *, notifications: bool = True) -> FakePlasma | FakeGnome | None:
-        """Begin a session, with the program that answers for it."""
+    async def log_in(
+        self, kind: str = "", *, notifications: bool = True, activatable: bool = False
+    ) -> FakePlasma | FakeGnome | None:
+        """Begin a session, with the program that answers for it. The bus can start an `activatable` notification server."""
         self.broker = LoopbackBroker()
         if notifications:
-            self.notifications = await FakeNotifications.start(self.broker.connect(uid=ALICE))
-        system, session = self._wires = [Wire(one, ALICE) for one in (self.product.broker, self.broker)]
-        desktop = await DESKTOPS[kind](self.broker, self.end).start(session) if kind else None
+            await self.start_notifications()
+        system, self.session = self._wires = [Wire(one, ALICE) for one in (self.product.broker, self.broker)]
+        if activatable:
+            self.session.activatable[NOTIFICATIONS] = self.start_notifications
+        desktop = await DESKTOPS[kind](self.broker, self.end).start(self.session) if kind else None
         self._stopping = asyncio.Event()
-        setting = Setting(system.connection, session.connection, self.memory, "alice", 15.0)
+        setting = Setting(system.connection, self.session.connection, self.memory, "alice", 15.0)
         self._running = asyncio.create_task(self._run(Session(setting)))
         await asyncio.sleep(1)
         return desktop
+
+    async def start_notifications(self) -> None:
+        """Have a server from now on."""
+        self.notifications = await FakeNotifications.start(self.broker.connect(uid=ALICE))
 
     def end(self) -> None:
         """graphical-session.target stops, and with it the program; a moment later the session has ended."""
@@ -85,8 +95,8 @@ class Desk:
 
 
 @asynccontextmanager
-async def desk(directory: Path, scenario: str = "single-nvidia") -> AsyncIterator[Desk]:
-    settings = Configuration(HostSettings())
+async def desk(directory: Path, scenario: str = "single-nvidia", host: HostSettings | None = None) -> AsyncIterator[Desk]:
+    settings = Configuration(host or HostSettings())
     product = await Product(await SCENARIOS[scenario](), directory / "run", settings, directory / "state").start()
     one = Desk(product, directory)
     yield one

@@ -35,6 +35,10 @@ class FakeNotifications:
         self.closed: list[int] = []
         self.capabilities = ["actions", "body", "body-markup"]
         self.hangs = False
+        """Whether it answers nothing, until it is told to go on."""
+        self.answers: Reply | None = None
+        """What it answers to everything, in place of what makes sense."""
+        self._going_on = asyncio.Event()
         self._changed = asyncio.Event()
         self._numbers = itertools.count(1)
 
@@ -56,6 +60,11 @@ class FakeNotifications:
             await self._changed.wait()
         return found[0]
 
+    def go_on(self) -> None:
+        """Answer, also what was asked while it hung."""
+        self.hangs = False
+        self._going_on.set()
+
     def press(self, key: str, notice: int | None = None) -> None:
         self._emit("ActionInvoked", "us", self.shown[-1].id if notice is None else notice, key)
 
@@ -67,7 +76,9 @@ class FakeNotifications:
 
     async def _answer(self, call: Call) -> Reply:
         if self.hangs:
-            await asyncio.Event().wait()
+            await self._going_on.wait()
+        if self.answers is not None:
+            return self.answers
         match call.member:
             case "GetCapabilities":
                 return Reply("as", (self.capabilities,))

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import pytest
 
 from gpuhandoff_session import sentences
-from gpuhandoff_session.farewell import (
-    RESERVE,
+from gpuhandoff_session.events import (
     Act,
     Announced,
     Choice,
@@ -18,14 +19,13 @@ from gpuhandoff_session.farewell import (
     Obstructed,
     Removed,
     Show,
-    Stage,
-    State,
     Stayed,
     Tick,
+    TooLate,
     Unable,
     Wake,
-    step,
 )
+from gpuhandoff_session.farewell import RESERVE, Stage, State, step
 
 JOB, OTHER = "/org/gpuhandoff/jobs/7", "/org/gpuhandoff/jobs/8"
 ASKED = Announced(JOB, "RTX 4070", "win11", ("Firefox", "Kate"), 0, until=60.0, countdown=15.0)
@@ -77,8 +77,7 @@ def test_the_countdown_is_shown_in_fives_and_then_one_by_one() -> None:
 @pytest.mark.parametrize(("until", "countdown", "leaves"), [(60, 15, 15), (20, 15, 5), (8, 15, 1), (60, 0, 0), (3, 15, 0)])
 def test_the_countdown_leaves_programs_time_to_close(until: float, countdown: float, leaves: float) -> None:
     state, done = play((0.0, Announced(JOB, "card", "", (), 0, until, countdown)))
-    assert state.parting is not None
-    assert state.parting.leaves_at == leaves
+    assert state.leaves_at == leaves
     assert acts(done) == ([] if leaves else [Act.LEAVE])
 
 
@@ -172,3 +171,73 @@ def test_nothing_comes_of_what_happens_while_nothing_is_under_way(event: Event) 
     over, _ = play((0.0, ASKED), (3.0, Choice.CANCEL))
     if event != Deserted():
         assert step(over, event, 60.0) == (over, ())
+
+
+SECOND = Announced(OTHER, "RTX 3060", "win11", ("Firefox", "Blender"), 0, until=63.0, countdown=15.0)
+
+
+def test_a_desktop_that_is_wanted_for_two_cards_has_one_countdown_for_both() -> None:
+    state, done = play((0.0, ASKED), (3.0, SECOND))
+    assert state.stage is Stage.COUNTDOWN
+    show, wake = done[-2:]
+    assert isinstance(show, Show)
+    assert show.notice.title == "Your desktop ends in 12 seconds"
+    assert show.notice.body.startswith(
+        "RTX 4070 and RTX 3060 go to win11, and they show this desktop. What ends: Firefox, Kate and Blender."
+    )
+    assert wake == Wake(5.0)
+    state, done = play((0.0, ASKED), (3.0, SECOND), (15.0, Tick()))
+    assert acts(done) == [Act.LEAVE]
+    assert Wake(60.0 - RESERVE) in done
+
+
+def test_one_no_is_for_both() -> None:
+    why = "it was cancelled in the countdown"
+    _, done = play((0.0, ASKED), (3.0, SECOND), (4.0, Choice.CANCEL))
+    assert acts(done) == [Object(JOB, why), Object(OTHER, why)]
+    state, done = play((0.0, ASKED), (15.0, Tick()), (16.0, SECOND), (17.0, Choice.CANCEL))
+    assert acts(done) == [Act.LEAVE, Object(JOB, why), Object(OTHER, why), Act.STAY]
+    ends: list[tuple[float, Event]] = [(18.0, Removed(OTHER, "cancelled")), (18.0, Removed(JOB, "cancelled"))]
+    _, done = play((0.0, ASKED), (3.0, SECOND), (4.0, Choice.CANCEL), *ends, (19.0, Finished(JOB, "cancelled", "No.")))
+    assert shown(done)[-1] == "RTX 4070 stays here"
+    _, (show,) = step(state, Finished(OTHER, "cancelled", "No."), 19.0)
+    assert isinstance(show, Show)
+    assert show.notice.body == f"The handoff was refused: {why}. Nothing was changed."
+
+
+@pytest.mark.parametrize("joined", [3.0, 16.0])
+def test_what_is_over_of_two_leaves_the_other(joined: float) -> None:
+    events: list[tuple[float, Event]] = sorted([(0.0, ASKED), (15.0, Tick()), (joined, SECOND)], key=lambda one: one[0])
+    over: list[tuple[float, Event]] = [(20.0, Removed(JOB, "cancelled")), (21.0, Finished(JOB, "cancelled", "Gone."))]
+    state, done = play(*events, *over)
+    assert acts(done) == [Act.LEAVE]
+    assert shown(done)[-1] == "Your desktop ends now"
+    assert [one for one in done if isinstance(one, Wake)][-1] == Wake(63.0 - RESERVE)
+    _, effects = step(state, Choice.CANCEL, 22.0)
+    assert acts(list(effects)) == [Object(OTHER, "it was cancelled in the countdown"), Act.STAY]
+    state, done = play((0.0, ASKED), (3.0, SECOND), (4.0, Removed(JOB, "cancelled")), (5.0, Tick()))
+    assert (state.stage, shown(done)[-1]) == (Stage.COUNTDOWN, "Your desktop ends in 13 seconds")
+
+
+def test_the_next_one_after_a_no_is_asked_about_again() -> None:
+    ended = Finished(JOB, "cancelled", "")
+    state, done = play((0.0, ASKED), (3.0, Choice.CANCEL), (4.0, replace(SECOND, until=64.0)), (5.0, ended))
+    assert state.stage is Stage.COUNTDOWN
+    assert shown(done)[-1] == "Your desktop ends in 15 seconds"
+
+
+def test_a_no_that_comes_too_late_is_told_as_that() -> None:
+    _, done = play((0.0, ASKED), (3.0, Choice.CANCEL), (3.1, TooLate(OTHER)), (3.2, TooLate(JOB)))
+    assert shown(done)[-2:] == ["Your desktop ends in 15 seconds", "It could not be cancelled any more"]
+
+
+@pytest.mark.parametrize(
+    ("vms", "expected"),
+    [
+        (("a", "a"), "X and Y go to a"),
+        (("a", "b"), "X goes to a and Y goes to b"),
+        (("", ""), "X and Y go to a virtual machine"),
+    ],
+)
+def test_where_cards_go(vms: tuple[str, str], expected: str) -> None:
+    assert sentences.leaving(list(zip("XY", vms, strict=True))).body == f"Programs are closed, then {expected}."

@@ -11,7 +11,7 @@ from collections.abc import Callable
 from typing import Any, Protocol
 
 from gpuhandoff_session.bus import DBUS, DBUS_PATH, CallError, Connection, Service
-from gpuhandoff_session.farewell import Event, Obstructed, Stayed, Unable
+from gpuhandoff_session.events import Event, Obstructed, Stayed, Unable
 
 SYSTEMD = Service("org.freedesktop.systemd1", "/org/freedesktop/systemd1", "org.freedesktop.systemd1.Manager")
 UNIT = "org.freedesktop.systemd1.Unit"

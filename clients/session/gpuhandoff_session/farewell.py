@@ -1,8 +1,10 @@
 """How a desktop takes its leave: what happens, and what is done about it. Pure; times are the event loop's seconds.
 
-A handoff that ends this desktop waits for us until `until`. First the person has a countdown, then the desktop is asked to
+A handoff that ends this desktop waits for us for a while. First the person has a countdown, then the desktop is asked to
 end by itself. Our end, with the desktop's, releases the handoff. Whoever says no in time, the person or a program that asks
 about unsaved changes, makes us object: then nothing has been touched.
+
+A desktop that spans two cards can be wanted for both at a time. It ends once, or stays: one countdown, one answer, for all.
 """
 
 from __future__ import annotations
@@ -11,7 +13,24 @@ from dataclasses import dataclass, replace
 from enum import Enum
 
 from gpuhandoff_session import sentences
-from gpuhandoff_session.sentences import Notice
+from gpuhandoff_session.events import (
+    Act,
+    Announced,
+    Choice,
+    Deserted,
+    Effect,
+    Event,
+    Finished,
+    Object,
+    Obstructed,
+    Removed,
+    Show,
+    Stayed,
+    Tick,
+    TooLate,
+    Unable,
+    Wake,
+)
 
 RESERVE = 5.0
 """Seconds before the daemon goes on without us in which we have objected, if we do."""
@@ -34,15 +53,16 @@ class Stage(Enum):
 class Parting:
     """A handoff that ends this desktop."""
 
-    job: str
-    card: str
-    """Its name."""
-    vm: str
-    programs: tuple[str, ...]
-    more: int
-    until: float
+    asked: Announced
     leaves_at: float
     """When the desktop is asked to end."""
+    objection: str = ""
+    """Why we have objected."""
+
+    @property
+    def objects_at(self) -> float:
+        """When we object, unless the desktop has ended."""
+        return self.asked.until - RESERVE
 
 
 @dataclass(frozen=True, slots=True)
@@ -50,183 +70,111 @@ class State:
     """What is known."""
 
     stage: Stage = Stage.QUIET
-    parting: Parting | None = None
+    waiting: tuple[Parting, ...] = ()
+    """What waits for us, the oldest first."""
+    settled: tuple[Parting, ...] = ()
+    """What does not any more, and has not ended yet."""
     asking: tuple[str, ...] = ()
     """Programs, and why, that keep the desktop from ending."""
-    objection: str = ""
-    """Why we have objected."""
+
+    @property
+    def under_way(self) -> bool:
+        """Whether there is any handoff that ends this desktop."""
+        return bool(self.waiting or self.settled)
+
+    @property
+    def leaves_at(self) -> float:
+        """When the desktop is asked to end."""
+        return min(one.leaves_at for one in self.waiting)
+
+    @property
+    def objects_at(self) -> float:
+        """When we object at the latest."""
+        return min(one.objects_at for one in self.waiting)
 
 
-# What happens.
-
-
-@dataclass(frozen=True, slots=True)
-class Announced:
-    """A handoff that ends this desktop is about to begin."""
-
-    job: str
-    card: str
-    vm: str
-    programs: tuple[str, ...]
-    more: int
-    until: float
-    countdown: float
-    """Seconds that a person should have; 0 where nobody would see it."""
-
-
-@dataclass(frozen=True, slots=True)
-class Tick:
-    """Time has passed."""
-
-
-class Choice(Enum):
-    """What the person has pressed."""
-
-    CANCEL = "cancel"
-    GO_ON = "go-on"
-
-
-@dataclass(frozen=True, slots=True)
-class Obstructed:
-    """Programs keep the desktop from ending, with their reasons; none: no longer."""
-
-    asking: tuple[str, ...]
-
-
-@dataclass(frozen=True, slots=True)
-class Unable:
-    """The desktop cannot be asked to end, or not by us."""
-
-
-@dataclass(frozen=True, slots=True)
-class Stayed:
-    """The person has called the end off in a dialog of the desktop's own."""
-
-
-@dataclass(frozen=True, slots=True)
-class Removed:
-    """The job has ended; what it has to say is not known yet."""
-
-    job: str
-    result: str
-
-
-@dataclass(frozen=True, slots=True)
-class Finished:
-    """What an ended job has to say, and this desktop is still there."""
-
-    job: str
-    result: str
-    message: str
-
-
-@dataclass(frozen=True, slots=True)
-class Deserted:
-    """The daemon is gone."""
-
-
-Event = Announced | Tick | Choice | Obstructed | Unable | Stayed | Removed | Finished | Deserted
-
-# What is done.
-
-
-@dataclass(frozen=True, slots=True)
-class Show:
-    """Show a notice in place of the one before."""
-
-    notice: Notice
-
-
-@dataclass(frozen=True, slots=True)
-class Wake:
-    """Send a Tick at this time."""
-
-    at: float
-
-
-@dataclass(frozen=True, slots=True)
-class Object:
-    """Tell the daemon that the handoff is not wanted, and why."""
-
-    job: str
-    why: str
-
-
-class Act(Enum):
-    """What needs no words."""
-
-    LEAVE = "ask the desktop to end"
-    STAY = "have the desktop stay, where it has been asked to end"
-    RELEASE = "let the handoff go on"
-    WITHDRAW = "take the notice away"
-
-
-Effect = Show | Wake | Object | Act
 Step = tuple[State, tuple[Effect, ...]]
 
 
 def step(state: State, event: Event, now: float) -> Step:
     """Return what is known after an event, and what is to be done."""
-    if isinstance(event, Announced):
-        return _announced(event, now)
-    if state.parting is None:
-        return state, ()
     match event:
+        case Announced():
+            return _announced(state, event, now)
         case Removed(job, result):
-            return _removed(state, result) if job == state.parting.job else (state, ())
+            return _removed(state, job, result, now)
         case Finished():
-            return _finished(state, state.parting, event)
-        case Deserted():
+            return _finished(state, event)
+        case TooLate(job):
+            late = [one for one in state.settled if one.asked.job == job]
+            return state, tuple(Show(sentences.too_late(one.asked.card, one.asked.vm)) for one in late)
+        case Deserted() if state.under_way:
             return State(), (*_stay(state), Act.WITHDRAW)
-    if state.stage in {Stage.OVER, Stage.QUIET}:
-        return state, ()
-    return _going(state, state.parting, event, now)
+    return _going(state, event, now) if state.waiting else (state, ())
 
 
-def _announced(event: Announced, now: float) -> Step:
+def _announced(state: State, event: Announced, now: float) -> Step:
     there = max(event.until - RESERVE - now, 0.0)
-    leaves_at = now + min(event.countdown, there / SHARE)
-    parting = Parting(event.job, event.card, event.vm, event.programs, event.more, event.until, leaves_at)
-    if leaves_at <= now:
-        return _leave(State(Stage.LEAVING, parting), parting)
-    return _count(State(Stage.COUNTDOWN, parting), parting, now)
+    parting = Parting(event, now + min(event.countdown, there / SHARE))
+    known = replace(state, waiting=(*state.waiting, parting))
+    if state.stage is Stage.LEAVING:  # what asks, still asks
+        return known, (Show(_what_is_going_on(known)), Wake(known.objects_at))
+    return _count(replace(known, stage=Stage.COUNTDOWN, asking=()), now)
 
 
-def _going(state: State, parting: Parting, event: Event, now: float) -> Step:
+def _going(state: State, event: Event, now: float) -> Step:
     match event:
         case Choice.CANCEL:
-            return _object(state, parting, sentences.declined())
+            return _object(state, sentences.declined())
         case Stayed():
-            return _object(state, parting, sentences.called_off())
+            return _object(state, sentences.called_off())
         case Choice.GO_ON if state.stage is Stage.COUNTDOWN:
-            return _leave(state, parting)
+            return _leave(state)
         case Unable():
-            return replace(state, stage=Stage.OVER), (Act.RELEASE,)
+            return _settle(state), (Act.RELEASE,)
         case Obstructed(asking) if not asking and state.asking:
-            return _leave(replace(state, asking=()), parting)
+            return _leave(replace(state, asking=()))
         case Obstructed(asking):
-            return replace(state, asking=asking), (Show(sentences.obstructed(asking)),)
+            known = replace(state, asking=asking)
+            return known, (Show(_what_is_going_on(known)),)
         case Tick() if state.stage is Stage.COUNTDOWN:
-            return _count(state, parting, now) if now < parting.leaves_at else _leave(state, parting)
-        case Tick() if now >= parting.until - RESERVE:
-            return _object(state, parting, sentences.unanswered(state.asking))
+            return _count(state, now)
+        case Tick() if now >= state.objects_at:
+            return _object(state, sentences.unanswered(state.asking))
     return state, ()
 
 
-def _count(state: State, parting: Parting, now: float) -> Step:
-    """Show how long there is still, and come back when that has changed enough to be shown."""
-    left = parting.leaves_at - now
-    notice = sentences.countdown(parting.card, parting.vm, parting.programs, parting.more, left)
+def _count(state: State, now: float) -> Step:
+    """Show how long there is still, and come back when that has changed enough to be shown; then leave."""
+    left = state.leaves_at - now
+    if left <= 0:
+        return _leave(state)
+    asked = [one.asked for one in state.waiting]
+    programs = tuple(dict.fromkeys(program for one in asked for program in one.programs))
+    notice = sentences.countdown([(one.card, one.vm) for one in asked], programs, max(one.more for one in asked), left)
     return state, (Show(notice), Wake(now + sentences.next_change(left)))
 
 
-def _leave(state: State, parting: Parting) -> Step:
+def _leave(state: State) -> Step:
     leaving = replace(state, stage=Stage.LEAVING)
-    return leaving, (Show(sentences.leaving(parting.card, parting.vm)), Act.LEAVE, Wake(parting.until - RESERVE))
+    return leaving, (Show(_what_is_going_on(leaving)), Act.LEAVE, Wake(leaving.objects_at))
 
 
-def _object(state: State, parting: Parting, why: str) -> Step:
-    return replace(state, stage=Stage.OVER, objection=why), (Object(parting.job, why), *_stay(state))
+def _what_is_going_on(state: State) -> sentences.Notice:
+    if state.asking:
+        return sentences.obstructed(state.asking)
+    return sentences.leaving([(one.asked.card, one.asked.vm) for one in state.waiting])
+
+
+def _object(state: State, why: str) -> Step:
+    objections = tuple(Object(one.asked.job, why) for one in state.waiting)
+    return _settle(state, why), (*objections, *_stay(state))
+
+
+def _settle(state: State, objection: str = "") -> State:
+    """Return that nothing waits for us any more."""
+    now = tuple(replace(one, objection=objection) for one in state.waiting)
+    return State(Stage.OVER, settled=(*state.settled, *now))
 
 
 def _stay(state: State) -> tuple[Act, ...]:
@@ -234,14 +182,30 @@ def _stay(state: State) -> tuple[Act, ...]:
     return (Act.STAY,) if state.stage is Stage.LEAVING else ()
 
 
-def _removed(state: State, result: str) -> Step:
-    """Nobody ends a desktop for what is over."""
-    return replace(state, stage=Stage.OVER), _stay(state) if result != "done" else ()
-
-
-def _finished(state: State, parting: Parting, event: Finished) -> Step:
-    if event.job != parting.job:
+def _removed(state: State, job: str, result: str, now: float) -> Step:
+    """Nobody ends a desktop for what is over, unless it is wanted for something else as well."""
+    ended = tuple(one for one in state.waiting if one.asked.job == job)
+    if not ended:
         return state, ()
-    ours = state.objection and event.result == "cancelled"
-    message = sentences.refused(state.objection) if ours else event.message
-    return State(), (Show(sentences.finished(parting.card, parting.vm, event.result, message)),)
+    left = tuple(one for one in state.waiting if one not in ended)
+    if not left:
+        return _settle(state), _stay(state) if result != "done" else ()
+    known = replace(state, waiting=left, settled=(*state.settled, *ended))
+    if known.stage is Stage.COUNTDOWN:
+        return _count(known, now)
+    return known, (Show(_what_is_going_on(known)), Wake(known.objects_at))
+
+
+def _finished(state: State, event: Finished) -> Step:
+    """Say how it went, unless the person is still asked about another one, in the same place."""
+    ended = next((one for one in (*state.settled, *state.waiting) if one.asked.job == event.job), None)
+    if ended is None:
+        return state, ()
+    settled = tuple(one for one in state.settled if one is not ended)
+    waiting = tuple(one for one in state.waiting if one is not ended)
+    left = replace(state, waiting=waiting, settled=settled) if waiting or settled else State()
+    if waiting:
+        return left, ()
+    ours = ended.objection and event.result == "cancelled"
+    message = sentences.refused(ended.objection) if ours else event.message
+    return left, (Show(sentences.finished(ended.asked.card, ended.asked.vm, event.result, message)),)

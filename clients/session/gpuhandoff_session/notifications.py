@@ -8,16 +8,21 @@ import logging
 from collections.abc import Callable
 from typing import Any
 
-from gpuhandoff_session.bus import CallError, Connection, Service, Typed
+from gpuhandoff_session.bus import TIMEOUT, CallError, Connection, Service, Typed
 from gpuhandoff_session.sentences import Notice
 
 SERVER = Service("org.freedesktop.Notifications", "/org/freedesktop/Notifications", "org.freedesktop.Notifications")
 NAME = "GPU handoff"
 ICON = "video-display"
 PATIENCE = 2.0
-"""Seconds for the server to show something."""
+"""Seconds for the server to say what it can show."""
+BUSY = 30.0
+"""Seconds for one that is busy to show something: a plasmashell that has just been started does nothing else for a while."""
 NORMAL, CRITICAL = 1, 2
 FOR_EVER, AS_USUAL = 0, -1
+
+ALL = frozenset({"actions", "body-markup"})
+"""What is asked for, of a server that has not said yet what it can show; text is harmless as markup, not the reverse."""
 
 log = logging.getLogger(__name__)
 
@@ -28,23 +33,31 @@ class Notifications:
     def __init__(self, session: Connection, pressed: Callable[[str], None]) -> None:
         self._session = session
         self._pressed = pressed
-        self._capabilities: frozenset[str] = frozenset()
+        self._capabilities = ALL
         self._id = 0
         self._wanted: Notice | None = None
         self._worker: asyncio.Task[None] | None = None
 
-    async def start(self) -> None:
-        """Listen. Raises CallError when the bus is gone."""
-        await self._session.watch(SERVER, self._heard, lambda _: None)
+    async def start(self, came: Callable[[], None]) -> None:
+        """Listen, and tell when there is a server. Raises CallError when the bus is gone."""
+        await self._session.watch(SERVER, self._heard, lambda owner: came() if owner else None)
+
+    async def present(self) -> bool:
+        """Tell whether there is a server already. The bus is not to start one: early in a login it may be a wrong one."""
+        return bool(await self._session.owner(SERVER.name))
 
     async def usable(self) -> bool:
-        """Tell whether somebody would see a notice now."""
+        """Tell whether somebody would see a notice; one that only is slow may show it in time."""
         try:
-            (found,) = await self._session.call(SERVER, "GetCapabilities", timeout=PATIENCE)
+            answer = await self._session.call(SERVER, "GetCapabilities", timeout=PATIENCE)
         except CallError as error:
-            log.warning("nothing can be shown: %s", error.message)
-            return False
-        self._capabilities = frozenset(found)
+            log.warning("the notification server does not say what it can show: %s", error.message)
+            return error.name == TIMEOUT
+        match answer:
+            case [[*found]]:
+                self._capabilities = frozenset(str(one) for one in found)
+                return True
+        log.warning("what the notification server says of itself makes no sense")
         return True
 
     def show(self, notice: Notice) -> None:
@@ -72,11 +85,14 @@ class Notifications:
             self._id = 0
 
     async def _work(self) -> None:
-        while self._wanted is not None:
-            notice, self._wanted = self._wanted, None
-            shown = await self._try("Notify", "susssasa{sv}i", *self._arguments(notice))
-            self._id = int(shown[0]) if shown else self._id
-        self._worker = None
+        try:
+            while self._wanted is not None:
+                notice, self._wanted = self._wanted, None
+                match await self._try("Notify", "susssasa{sv}i", *self._arguments(notice), timeout=BUSY):
+                    case [int(number)]:
+                        self._id = number
+        finally:
+            self._worker = None
 
     def _arguments(self, notice: Notice) -> tuple[Any, ...]:
         body = html.escape(notice.body, quote=False) if "body-markup" in self._capabilities else notice.body
@@ -85,9 +101,9 @@ class Notifications:
         lasts = FOR_EVER if notice.urgent else AS_USUAL
         return (NAME, self._id, ICON, notice.title, body, buttons, hints, lasts)
 
-    async def _try(self, member: str, signature: str, *arguments: Any) -> list[Any]:
+    async def _try(self, member: str, signature: str, *arguments: Any, timeout: float = PATIENCE) -> list[Any]:
         try:
-            return await self._session.call(SERVER, member, signature, *arguments, timeout=PATIENCE)
+            return await self._session.call(SERVER, member, signature, *arguments, timeout=timeout)
         except CallError as error:
             log.warning("the notification server does not do %s: %s", member, error.message)
             return []

@@ -31,11 +31,15 @@ def short_name(name: str) -> str:
     return sold_as[1] if sold_as else name
 
 
-def countdown(card: str, vm: str, programs: Sequence[str], more: int, left: float) -> Notice:
+Cards = Sequence[tuple[str, str]]
+"""Cards, and the virtual machine that each goes to."""
+
+
+def countdown(cards: Cards, programs: Sequence[str], more: int, left: float) -> Notice:
     """Return the warning, `left` seconds before the desktop is asked to end."""
     seconds = math.ceil(left)
     unit = "second" if seconds == 1 else "seconds"
-    body = f"{card} goes to {_whom(vm)}, and it shows this desktop."
+    body = f"{_destinations(cards)}, and {'it shows' if len(cards) == 1 else 'they show'} this desktop."
     if programs:
         body += f" What ends: {listed(programs, more)}."
     body += " You are logged out; programs are asked to close, and may ask you what to save."
@@ -51,10 +55,15 @@ def next_change(left: float) -> float:
     return left - _LAST * (math.ceil(left / _LAST) - 1)
 
 
-def leaving(card: str, vm: str) -> Notice:
+def leaving(cards: Cards) -> Notice:
     """Return what is shown while programs close."""
-    body = f"Programs are closed, then {card} goes to {_whom(vm)}."
+    body = f"Programs are closed, then {_destinations(cards)}."
     return Notice("Your desktop ends now", body, urgent=True, buttons=((CANCEL, "Cancel"),))
+
+
+def too_late(card: str, vm: str) -> Notice:
+    """Return what a person is told whose no has come too late: the desktop still ends, and should not do so unawares."""
+    return Notice("It could not be cancelled any more", f"{card} goes to {_whom(vm)}, and your desktop ends.", urgent=True)
 
 
 def obstructed(asking: Sequence[str]) -> Notice:
@@ -148,6 +157,13 @@ def duration(seconds: float) -> str:
 
 def _count(number: int, unit: str) -> str:
     return f"{number} {unit}{'' if number == 1 else 's'}" if number else ""
+
+
+def _destinations(cards: Cards) -> str:
+    """Return where cards go, without a full stop."""
+    if len({vm for _, vm in cards}) == 1:
+        return f"{listed([card for card, _ in cards])} {'goes' if len(cards) == 1 else 'go'} to {_whom(cards[0][1])}"
+    return listed([f"{card} goes to {_whom(vm)}" for card, vm in cards])
 
 
 def _whom(vm: str) -> str:

@@ -13,7 +13,7 @@ from gpuhandoff_session.aftermath import aftermath, all_told
 from gpuhandoff_session.bus import CallError, Connection
 from gpuhandoff_session.daemon import MANAGER, Daemon
 from gpuhandoff_session.desktops import Desktop, find_desktop
-from gpuhandoff_session.farewell import (
+from gpuhandoff_session.events import (
     Act,
     Announced,
     Choice,
@@ -24,16 +24,17 @@ from gpuhandoff_session.farewell import (
     Object,
     Removed,
     Show,
-    Stage,
-    State,
     Tick,
+    TooLate,
     Wake,
-    step,
 )
+from gpuhandoff_session.farewell import Stage, State, step
 from gpuhandoff_session.logins import wait_ended
 from gpuhandoff_session.memory import Memory
 from gpuhandoff_session.notifications import Notifications
 
+LATE = 30.0
+"""Seconds after which no notification server comes by itself any more: the bus may have to start one."""
 LAST_WAIT = 8.0
 """Seconds that the end of the session may take from when we are told to end."""
 
@@ -66,6 +67,8 @@ class Session:
         self._timer: asyncio.TimerHandle | None = None
         self._tasks: set[asyncio.Task[None]] = set()
         self._departing = False
+        self._waits_for_server = True
+        self._telling = asyncio.Lock()
         self._owner = ""
         """The daemon's unique name on the bus."""
         self._removed: deque[str] = deque(maxlen=REMEMBERED)
@@ -73,8 +76,9 @@ class Session:
 
     async def run(self, stopping: asyncio.Event) -> bool:
         """Serve until told to stop; return whether that was why, and not that a bus is gone."""
-        await self._notifications.start()
+        await self._notifications.start(self._tell_soon)
         await self._setting.system.watch(MANAGER, self._heard, self._on_daemon)
+        late = asyncio.get_running_loop().call_later(LATE, self._give_up_waiting)
         stopped = asyncio.create_task(stopping.wait())
         try:
             waiting = {stopped, self._setting.system.lost, self._setting.session.lost}
@@ -84,6 +88,7 @@ class Session:
             return stopped.done()
         finally:
             stopped.cancel()
+            late.cancel()
             if self._timer is not None:
                 self._timer.cancel()
             for task in list(self._tasks):
@@ -93,7 +98,7 @@ class Session:
     async def _depart(self) -> None:
         """Let the handoff go on when the session has ended, not when its end has begun: we leave the bus with it."""
         self._departing = True
-        if self._state.parting is not None:
+        if self._state.under_way:
             await wait_ended(self._setting.system, self._setting.user, timeout=LAST_WAIT)
 
     def dispatch(self, event: Event) -> None:
@@ -113,7 +118,7 @@ class Session:
                     self._timer.cancel()
                 self._timer = asyncio.get_running_loop().call_at(at, self.dispatch, Tick())
             case Object(job, why):
-                self._soon(self._daemon.object(job, why))
+                self._soon(self._object(job, why))
             case Act.RELEASE:
                 self._soon(self._daemon.release())
             case Act.WITHDRAW:
@@ -169,23 +174,47 @@ class Session:
             await self._desktop.leave()
 
     async def _finish(self, job: str, result: str) -> None:
-        if self._state.parting is not None:
+        if self._state.under_way:
             self.dispatch(Finished(job, result, await self._daemon.message(job)))
-        if self._state.parting is None:
+        if not self._state.under_way:
             await self._tell()
 
+    async def _object(self, job: str, why: str) -> None:
+        try:
+            await self._daemon.object(job, why)
+        except CallError as error:
+            log.warning("%s cannot be cancelled any more: %s", job, error.message)
+            self.dispatch(TooLate(job))
+
+    def _give_up_waiting(self) -> None:
+        self._waits_for_server = False
+        self._tell_soon()
+
+    def _tell_soon(self) -> None:
+        if self._owner:  # to ask would start it
+            self._soon(self._tell())
+
     async def _tell(self) -> None:
-        """Tell what has come to its end since a desktop was told last, by whichever of this user's desktops that was."""
-        moves = await self._daemon.history()
-        told = self._setting.memory.load()
-        notices, now_told = ((), all_told(moves)) if told is None else aftermath(moves, told)
-        if notices and not await self._notifications.usable():
-            return
-        for notice in notices:
-            self._notifications.add(notice)
-            await self._notifications.settled()
-        if now_told != told:
-            self._setting.memory.save(now_told)
+        """Tell what has come to its end since a desktop was told last, by whichever of this user's desktops that was.
+
+        We are started before the desktop: what cannot be shown yet is told when its notification server is there.
+        """
+        async with self._telling:
+            moves = await self._daemon.history()
+            told = self._setting.memory.load()
+            notices, now_told = ((), all_told(moves)) if told is None else aftermath(moves, told)
+            if notices and not await self._somebody_sees():
+                return
+            for notice in notices:
+                self._notifications.add(notice)
+                await self._notifications.settled()
+            if now_told != told:
+                self._setting.memory.save(now_told)
+
+    async def _somebody_sees(self) -> bool:
+        if self._waits_for_server and not await self._notifications.present():
+            return False
+        return await self._notifications.usable()
 
     def _soon(self, work: Coroutine[Any, Any, None]) -> None:
         """Do it beside everything else; what fails is one line in the log, and the handoff goes on as without us."""
@@ -199,3 +228,5 @@ class Session:
             await work
         except (CallError, OSError) as error:
             log.warning("%s", error)
+        except Exception:  # a mistake of ours, or of whoever answered: nothing else is to suffer from it
+            log.exception("something could not be done")

@@ -118,7 +118,12 @@ class Waits:
     @property
     def longest(self) -> float:
         """Seconds that it may take."""
-        return max(self.for_programs if self.programs else 0, self.for_desktops if self.desktops else 0)
+        return max(self.for_programs if self.programs else 0, self.longest_for_desktops)
+
+    @property
+    def longest_for_desktops(self) -> float:
+        """Seconds that the desktops may take."""
+        return self.for_desktops if self.desktops else 0
 
     async def over(self) -> None:
         """Wait for all of them, side by side."""

@@ -57,6 +57,8 @@ class Job:
         """Callers that answer for such a desktop and may object, for as long as it waits."""
         self.waits_until = 0
         """Microseconds since the epoch; 0 when it waits for nobody."""
+        self.desktops_until = 0
+        """The same, of the desktops that it ends."""
         self.objection = ""
         self.course = Course()
         self.finished = asyncio.Event()
@@ -92,6 +94,7 @@ class Job:
             "Vm": self.request.options.vm,
             "Desktops": sorted(self.desktops.values()),
             "WaitsUntil": self.waits_until,
+            "DesktopsUntil": self.desktops_until,
         }
 
 
@@ -178,9 +181,10 @@ class Jobs:
         job.objection = f"{who}, whose desktop would have ended, objects: {why.rstrip('.')}. Nothing was changed."
         log.info("job %d: %s", job.number, job.objection, extra={"GPU": str(job.gpu), "JOB": job.number})
 
-    def waits(self, job: Job, seconds: float, asked: Collection[str] = ()) -> None:
-        """Announce for how long a job waits at most before its first step, and for whose answers; 0: no longer."""
-        job.waits_until = time.time_ns() // 1000 + int(seconds * 1e6) if seconds else 0
+    def waits(self, job: Job, seconds: float, for_desktops: float = 0, asked: Collection[str] = ()) -> None:
+        """Announce for how long a job waits at most before its first step, and for whose answers; 0: not (any longer)."""
+        now = time.time_ns() // 1000
+        job.waits_until, job.desktops_until = (now + int(one * 1e6) if one else 0 for one in (seconds, for_desktops))
         job.asked = asked
         self.publish(job)
 

@@ -174,7 +174,7 @@ class Moves:
         programs, desktops = self._inhibitors.delaying(job.desktops if host.session_delay else ())
         most = job.request.options.timeout or math.inf
         waits = Waits(programs, min(host.inhibit_delay, most), desktops, min(host.session_delay, most))
-        self._jobs.waits(job, waits.longest, {one.sender for one in desktops})
+        self._jobs.waits(job, waits.longest, waits.longest_for_desktops, {one.sender for one in desktops})
         self._prepare(job.gpu, start=True)
         return waits
 

@@ -1,4 +1,4 @@
-"""Programs that have a GPU open for others, and so are neither in the way nor to be ended."""
+"""What programs have a GPU open for. Whoever has it for others, or for its sound, is neither in the way nor to be ended."""
 
 from __future__ import annotations
 
@@ -17,6 +17,10 @@ VITAL_UNITS = frozenset(
 """Ended, they would take the machine, or whoever asks for the handoff, along."""
 _SYSTEM = "/system.slice"
 SOUND_SERVERS = frozenset({"pipewire", "wireplumber", "pulseaudio"})
+X_SERVERS = frozenset({"Xorg", "Xorg.bin", "X"})
+_PICTURE = ("/dev/dri/card", "/dev/fb")
+"""Nodes that only somebody who shows a picture opens; programs that render use /dev/dri/renderD*."""
+_NVIDIA_MODESET = "/dev/nvidia-modeset"
 
 
 def is_seat_service(process: Process) -> bool:
@@ -47,3 +51,12 @@ def follows_its_card(process: Process, nodes: Iterable[str]) -> bool:
     Ended, it would leave its user without sound; waited for, it would never let go.
     """
     return process.name in SOUND_SERVERS and all(node.startswith("/dev/snd/control") for node in nodes)
+
+
+def shows_picture(name: str, nodes: Iterable[str]) -> bool:
+    """Tell a compositor or X server, by its name and the nodes that it has open, from what only renders or plays sound.
+
+    NVIDIA's GL and Vulkan open /dev/nvidia-modeset in every program that renders with them. Only NVIDIA's driver for Xorg
+    shows a picture through that alone; a Wayland compositor needs the DRM node.
+    """
+    return any(node.startswith(_PICTURE) or (node == _NVIDIA_MODESET and name in X_SERVERS) for node in nodes)

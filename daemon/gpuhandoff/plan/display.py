@@ -2,16 +2,14 @@
 
 from __future__ import annotations
 
+from gpuhandoff.model.roles import shows_picture
 from gpuhandoff.model.world import Gpu, Holder, Session, World
-
-_PRIMARY = ("/dev/dri/card", "/dev/nvidia-modeset", "/dev/fb")
-"""Nodes that only somebody who shows a picture opens; programs that render use /dev/dri/renderD*."""
 
 
 def sessions_shown(world: World, gpu: Gpu) -> tuple[Session, ...]:
     """Return the graphical sessions, greeters included, that end when this GPU goes.
 
-    A session counts when its compositor or X server has the GPU's primary node open: logind (or PID 1, which keeps
+    A session counts when its compositor or X server has the GPU open to show a picture: logind (or PID 1, which keeps
     logind's descriptors over a restart) holds the node on a compositor's behalf without saying whose, so then every
     graphical session on a seat counts.
     """
@@ -67,7 +65,7 @@ def ends_with_display(world: World, gpu: Gpu, holder: Holder) -> bool:
 
 
 def _shows(holder: Holder) -> bool:
-    return any(node.startswith(_PRIMARY) for node in holder.nodes)
+    return shows_picture(holder.process.name, holder.nodes)
 
 
 def belongs_to(holder: Holder, session: Session) -> bool:

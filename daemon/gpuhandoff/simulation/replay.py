@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Any
 
 from gpuhandoff.model.address import PciAddress
-from gpuhandoff.model.roles import SOUND_SERVERS
+from gpuhandoff.model.roles import SOUND_SERVERS, shows_picture
 from gpuhandoff.simulation import hardware
 from gpuhandoff.simulation.drivers import Driver
 from gpuhandoff.simulation.machine import SimulatedMachine
@@ -175,7 +175,7 @@ def _logins(world: Json) -> tuple[Login, ...]:
 
 
 def _belongs(holder: Json, session: Json) -> bool:
-    shows = any(re.match(r"/dev/(?:dri/card|nvidia-modeset)", node) for node in holder["nodes"])
+    shows = shows_picture(holder["process"]["name"], holder["nodes"])
     return shows and not holder["seat_service"] and holder["process"]["uid"] == session["uid"]
 
 

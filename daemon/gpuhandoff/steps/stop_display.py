@@ -9,14 +9,13 @@ from gpuhandoff.errors import InUseError, RolledBackError
 from gpuhandoff.host import Host, OpenNode
 from gpuhandoff.messages import RemoteError
 from gpuhandoff.model.plan import Json
-from gpuhandoff.model.roles import follows_its_card, is_seat_service
+from gpuhandoff.model.roles import follows_its_card, is_seat_service, shows_picture
 from gpuhandoff.model.world import Process, Session
 from gpuhandoff.steps.holders import end, name_open, wait_free
 
 STOP_TIMEOUT = 100.0
 """Seconds: longer than the units' own TimeoutStopSec (30 to 90 s), by which systemd kills what does not end."""
 SESSION_TIMEOUT = 15.0
-PRIMARY = ("/dev/dri/card", "/dev/nvidia-modeset")
 LEFTOVER_GRACE = 4.0
 ROUNDS = 2
 """A wrapper may start a compositor again that was ended."""
@@ -45,7 +44,9 @@ class StopDisplay:
             "active": unit is not None and unit.is_active,
             "groups": sorted(groups),
             "compositors": [
-                [one.process.pid, one.process.start_time] for one in holding if _shows(one) and _inside(one.process, groups)
+                [one.process.pid, one.process.start_time]
+                for one in holding
+                if shows_picture(one.process.name, one.nodes) and _inside(one.process, groups)
             ],
         }
 
@@ -134,11 +135,6 @@ async def _sessions(host: Host, arguments: Json) -> list[Session]:
     wanted, seat = arguments["sessions"], arguments["seat"]
     found = await host.logins.sessions()
     return [one for one in found if one.id in wanted or (one.kind == "greeter" and one.seat == seat)]
-
-
-def _shows(one: OpenNode) -> bool:
-    """Tell a compositor from what only plays sound or renders: it has a primary node open."""
-    return any(node.startswith(PRIMARY) for node in one.nodes)
 
 
 def _inside(process: Process, groups: set[str]) -> bool:

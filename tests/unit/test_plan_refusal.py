@@ -111,6 +111,32 @@ def test_a_module_of_somebody_else_that_needs_the_drivers() -> None:
     plan_handoff(replace(WORLD, modules=(needed, modules[1])), GPU, Options(), HostSettings())
 
 
+@pytest.mark.parametrize(
+    ("module", "sound", "refused"),
+    [
+        ("i915", "snd_hda_intel", True),
+        ("xe", "sof-audio-pci-intel-tgl", True),
+        ("i915", None, False),
+        ("i915", "vfio-pci", False),
+        ("nouveau", "snd_hda_intel", False),
+    ],
+)
+def test_a_sound_device_elsewhere_that_holds_the_module(module: str, sound: str | None, *, refused: bool) -> None:
+    """Only a sound device that is no function of the card: those are unbound before the module goes."""
+    audio = function(PciAddress(0, 0, 31, 3), AUDIO_CLASS, sound)
+    gpu = replace(GPU, functions=(function(CARD, DISPLAY_CLASS, module),), audio=(audio,))
+    world = replace(WORLD, modules=(Module(module, 3),), available_modules=frozenset({"vfio_pci", module}))
+    if refused:
+        problem = refuse(world, gpu)
+        assert isinstance(problem, InUseError)
+        assert f"0000:00:1f.3 | sudo tee /sys/bus/pci/drivers/{sound}/unbind" in problem.message
+    else:
+        plan_handoff(replace(world, gpus=(gpu,)), gpu, Options(), HostSettings())
+    place = PciAddress(0, 9, 0, 0)
+    other = replace(gpu, address=place, functions=(function(place, DISPLAY_CLASS, module),))
+    plan_handoff(replace(world, gpus=(gpu, other)), gpu, Options(), HostSettings())  # then it is only unbound
+
+
 def test_a_program_that_uses_the_card_is_named() -> None:
     problem = refuse(WORLD, replace(GPU, holders=(CUDA,)))
     assert isinstance(problem, InUseError)

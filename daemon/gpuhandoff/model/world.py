@@ -193,6 +193,8 @@ class Gpu:
     ports: tuple[Function, ...] = ()
     """Bridges in these groups, which may stay with the host (kernel.md 3)."""
     upstream_port: PciAddress | None = None
+    audio: tuple[Function, ...] = ()
+    """Intel graphics only: sound devices that are no function of the card, and play through its outputs (kernel.md 1.3)."""
     cards: tuple[str, ...] = ()
     """DRM nodes, /dev/dri/card0, /dev/dri/renderD128."""
     connectors: tuple[Connector, ...] = ()

@@ -18,7 +18,7 @@ from gpuhandoff.model.world import Gpu, Holder, World
 from gpuhandoff.plan.conditions import iommu_off, wants_direct
 from gpuhandoff.plan.display import drives_display, ends_with_display, people_shown
 from gpuhandoff.plan.layout import showing_now
-from gpuhandoff.plan.stacks import can_unbind, loaded_stack, shares_driver
+from gpuhandoff.plan.stacks import can_unbind, loaded_stack, native, pinned_by_sound, shares_driver
 
 _NAMED = 5
 """A sentence names so many holders."""
@@ -88,6 +88,7 @@ def _refuse_modules(world: World, gpu: Gpu) -> None:
             "or modeset=0."
         )
     _refuse_dependents(world, gpu)
+    _refuse_sound(world, gpu)
 
 
 def _refuse_dependents(world: World, gpu: Gpu) -> None:
@@ -101,6 +102,20 @@ def _refuse_dependents(world: World, gpu: Gpu) -> None:
             raise InUseError(
                 f"The module {module.name} of {gpu.address} ({gpu.name}) cannot be unloaded: the module {others[0]} needs "
                 f"it, which does not belong to the driver. Unload that first: modprobe -r {others[0]}."
+            )
+
+
+def _refuse_sound(world: World, gpu: Gpu) -> None:
+    """Refuse for a sound device that holds the driver's module: its removal would fail, with the screen dark already."""
+    if shares_driver(world, gpu) or not pinned_by_sound(world, gpu):
+        return
+    for one in gpu.audio:
+        if native(one):
+            raise InUseError(
+                f"The module {gpu.display.module} of {gpu.address} ({gpu.name}) cannot be unloaded: the sound device "
+                f"{one.address}, which plays through its screens, holds it. Stop what uses sound, then unbind that device: "
+                f"`echo {one.address} | sudo tee /sys/bus/pci/drivers/{one.driver}/unbind`. The same with "
+                "bind, or a reboot, brings the sound back."
             )
 
 

@@ -24,6 +24,9 @@ STACKS: dict[str, tuple[str, ...]] = {
 }
 """By PCI driver. virtio-pci itself serves disks and networks and is often built in; the GPU's module sits on its child."""
 
+_PINNED_BY_SOUND = frozenset({"i915", "xe"})
+"""Modules that sound devices hold for as long as they are bound (hdac_component_master_bind, kernel.md 1.3)."""
+
 NVIDIA_LETS_GO = (580, 105, 8)
 """From this version on nvidia-drm lets go of a card that is unbound (kernel.md 1.4)."""
 
@@ -50,6 +53,11 @@ def can_unbind(world: World, gpu: Gpu) -> bool:
         return True
     version = tuple(int(number) for number in re.findall(r"\d+", world.nvidia_version))
     return version >= NVIDIA_LETS_GO
+
+
+def pinned_by_sound(world: World, gpu: Gpu) -> bool:
+    """Tell whether a sound device that plays through the card's outputs keeps the driver's module from being removed."""
+    return not _PINNED_BY_SOUND.isdisjoint(loaded_stack(world, gpu))
 
 
 def loaded_stack(world: World, gpu: Gpu) -> tuple[str, ...]:

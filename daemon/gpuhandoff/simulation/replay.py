@@ -74,6 +74,8 @@ async def _replay(world: Json) -> SimulatedMachine:
     for gpu in world["gpus"]:
         lines = [f"{one['start']:#018x} {one['end']:#018x} {one['kind']}" for one in gpu.get("reserved", ())]
         machine.direct_regions[_group(gpu["functions"][0])] = [line for line in lines if not line.endswith(" msi")]
+    if any(gpu["functions"][0]["vendor"] == INTEL and gpu.get("audio") == [] for gpu in world["gpus"]):
+        machine.pci.at(str(hardware.intel_audio().address)).override = "none"
     for driver in _unheard_of(machine, world["gpus"]):
         await machine.pci.register(driver)
     modules = [one["name"] for one in reversed(world["modules"]) if one["name"] in machine.modules.available]
@@ -102,7 +104,7 @@ def _devices(gpus: Iterable[Json]) -> dict[str, PciDevice]:
                 device.name = gpu["name"]
                 device.connectors = tuple((each["name"], each["connected"]) for each in gpu.get("connectors", ()))
                 device.bars = tuple(_bar(bar) for bar in gpu.get("bars", ()))
-        for one in gpu["group"]:
+        for one in (*gpu["group"], *gpu.get("audio", ())):
             found.setdefault(one["address"], _device(one))
     return found
 
@@ -152,7 +154,7 @@ def _unheard_of(machine: SimulatedMachine, gpus: Iterable[Json]) -> Iterator[Dri
     known |= {"pcieport", "xhci_hcd", "virtio-pci", "vfio-pci", "pci-stub"}
     found: dict[str, set[tuple[int, int]]] = {}
     for gpu in gpus:
-        for one in (*gpu["functions"], *gpu["group"], *gpu.get("ports", ())):
+        for one in (*gpu["functions"], *gpu["group"], *gpu.get("audio", ()), *gpu.get("ports", ())):
             if one["driver"] is not None and one["driver"] not in known:
                 found.setdefault(one["driver"], set()).add((one["vendor"], one["device"]))
     for name, ids in sorted(found.items()):

@@ -15,10 +15,11 @@ if TYPE_CHECKING:
 SOUND_MAJOR = 116
 CODEC_SECONDS = 0.2
 """From `bind` to the card: codecs are probed by delayed work (kernel.md 9)."""
+_BRIDGES = 2
 
 
 class Sound:
-    """The cards by device. A card of an Intel function pins the Intel graphics module (kernel.md 1.3)."""
+    """The cards by device. That of an Intel function pins the module of the graphics it plays through (kernel.md 1.3)."""
 
     def __init__(self, machine: SimulatedMachine) -> None:
         self._machine = machine
@@ -84,6 +85,20 @@ class Sound:
             device.vendor == INTEL
             and device.driver is not None
             and device.driver.module == "snd_hda_intel"
-            and any(one.driver is not None and one.driver.module == module for one in devices)
+            and any(
+                one.driver is not None and one.driver.module == module and _connected(_bus(one), _bus(device))
+                for one in devices
+            )
             for device in devices
         )
+
+
+def _bus(device: PciDevice) -> list[PciDevice]:
+    """Return the bridges above a device, the nearest first; none on the root bus."""
+    return [] if device.parent is None else [device.parent, *_bus(device.parent)]
+
+
+def _connected(graphics: list[PciDevice], audio: list[PciDevice]) -> bool:
+    """Do as the kernel's connectivity_check (hdac_i915.c): the same bus, or the same one two bridges further up."""
+    far = len(graphics) >= _BRIDGES and len(audio) >= _BRIDGES
+    return graphics == audio or (far and graphics[_BRIDGES:] == audio[_BRIDGES:])

@@ -113,6 +113,7 @@ async def _gpu(host: Host, display: Function, functions: Sequence[Function]) -> 
         group=tuple(one for one in others if not one.is_bridge),
         ports=tuple(one for one in others if one.is_bridge),
         upstream_port=pci.upstream_port(host, display.address),
+        audio=pci.audio(host, display, functions),
     )
     return replace(
         gpu,

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+from collections.abc import Sequence
 from dataclasses import replace
 
 from gpuhandoff.host import Host
@@ -13,6 +14,9 @@ from gpuhandoff.model.world import Function
 DEVICES = "/sys/bus/pci/devices"
 DISPLAY = 0x03
 """PCI base class."""
+INTEL = 0x8086
+_BRIDGES = 2
+"""Between a card and its sound: a port of its switch, and the switch."""
 
 
 def functions(host: Host) -> tuple[Function, ...]:
@@ -33,6 +37,33 @@ def belongs(display: Function, one: Function) -> bool:
     if not one.address.same_slot(display.address) or one.is_bridge:
         return False
     return one.vendor == display.vendor or one.iommu_group == display.iommu_group
+
+
+def audio(host: Host, display: Function, functions: Sequence[Function]) -> tuple[Function, ...]:
+    """Return the sound devices that the kernel connects with Intel graphics, outside their own slot.
+
+    That of a processor's graphics is on their bus; that of a card behind the same switch (connectivity_check in the
+    kernel's hdac_i915.c).
+    """
+    if display.vendor != INTEL:
+        return ()
+    bus = _bus(host, display)
+    return tuple(
+        one
+        for one in functions
+        if one.is_audio and one.vendor == INTEL and not belongs(display, one) and _connected(bus, _bus(host, one))
+    )
+
+
+def _bus(host: Host, function: Function) -> tuple[str, ...]:
+    """Return the buses and bridges above a function, from the host bridge down."""
+    above = host.kernel.resolve(function.address.sysfs).removeprefix("/sys/devices/").split("/")
+    return tuple(above[:-1])
+
+
+def _connected(one: tuple[str, ...], other: tuple[str, ...]) -> bool:
+    """Tell whether two buses are the same, or have the same one two bridges further up."""
+    return one == other or (len(one) > _BRIDGES and one[:-_BRIDGES] == other[:-_BRIDGES])
 
 
 def upstream_port(host: Host, address: PciAddress) -> PciAddress | None:

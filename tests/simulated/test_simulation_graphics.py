@@ -52,6 +52,20 @@ async def test_the_firmware_framebuffer_hangs_below_its_gpu_since_6_9(release: s
 
 
 @in_virtual_time
+async def test_a_drm_driver_may_have_it_until_another_one_takes_the_gpu() -> None:
+    """simpledrm, and efidrm and vesadrm of 7.2: a card node that renders nothing, below the firmware's device."""
+    machine = await without_driver()
+    machine.graphics.evict_firmware(machine.pci.at(GPU))
+    machine.graphics.add_firmware(machine.pci.at(GPU), "simple-framebuffer", drm=True)
+    assert machine.kernel.entries(f"{DEVICE}/simple-framebuffer.0/drm") == ["card0"]
+    assert machine.kernel.read("/sys/class/drm/card0-Unknown-1/status") == "connected"
+    assert machine.kernel.read("/proc/fb") == "0 simpledrmdrmfb"
+    await machine.kernel.load_module("amdgpu")
+    assert machine.kernel.entries(f"{DEVICE}/drm") == ["card0", "renderD128"]
+    assert not machine.kernel.exists("/sys/class/drm/card0-Unknown-1")
+
+
+@in_virtual_time
 async def test_it_can_be_unbound_and_bound_while_no_driver_came() -> None:
     machine = await without_driver()
     await machine.kernel.write(f"{FIRMWARE}/unbind", "efi-framebuffer.0")

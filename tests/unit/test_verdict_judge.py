@@ -12,7 +12,7 @@ from gpuhandoff.model.address import PciAddress
 from gpuhandoff.model.kernel import Module
 from gpuhandoff.model.request import Options
 from gpuhandoff.model.verdict import Experience, Kind, Loss, Verdict
-from gpuhandoff.model.world import Function, Gpu, World
+from gpuhandoff.model.world import Framebuffer, Function, Gpu, World
 from gpuhandoff.plan.display import is_needed
 from gpuhandoff.plan.handoff import plan_handoff
 from gpuhandoff.verdict import judge
@@ -113,6 +113,20 @@ def test_a_kernel_on_which_amdgpu_hangs_is_a_risk_before_the_first_guest() -> No
     assert verdict(replace(NAVI_21, functions=(replace(NAVI_21.display, driver="radeon"),)), kernel="6.12.70").kind is (
         Kind.CAUTION
     )
+
+
+@pytest.mark.parametrize(
+    ("driver", "needed", "dark"),
+    [(None, True, True), ("pci-stub", True, True), ("nvidia", True, False), (None, False, False)],
+)
+def test_a_card_with_which_only_the_firmware_shows_a_picture(driver: str | None, *, needed: bool, dark: bool) -> None:
+    """vfio-pci drives the firmware's picture off for good, however often the card itself came back (kernel.md fact 9)."""
+    display = replace(ADA.display, driver=driver)
+    picture = (Framebuffer("efi-framebuffer.0", "efi-framebuffer", platform=True),)
+    gpu = replace(ADA, functions=(display,), framebuffers=picture)
+    found = verdict(gpu, Experience(returns=3), needed=needed)
+    assert (found.kind is Kind.BROKEN, found.refuses, "would stay dark" in found.reason) == (dark, dark, dark)
+    assert verdict(replace(gpu, framebuffers=()), needed=needed).kind is Kind.SAFE  # it is dark already
 
 
 def test_what_the_machine_showed_outranks_the_table() -> None:

@@ -21,7 +21,7 @@ UNDO: dict[str, str] = {
     "settle-holders": "what was ended is not started again",
     "claim-functions": "the reservation and the power settings are put back",
     "unbind-consoles": "the console comes back with the driver",
-    "unbind-framebuffers": "the driver shows the picture in its place",
+    "unbind-framebuffers": "the driver shows the picture in its place; where there is none, the next boot does",
     "unload-driver": "the driver is loaded and takes the card",
     "resize-bars": "the memory windows are set back",
     "bind-vfio": "vfio-pci lets go of the card",

@@ -16,6 +16,7 @@ if TYPE_CHECKING:
 DRM_MAJOR = 226
 FB_MAJOR = 29
 CONSOLES = "/sys/devices/virtual/vtconsole"
+FIRMWARE_SCREEN = (("Unknown-1", True),)
 PLATFORM_DRIVERS = "/sys/bus/platform/drivers"
 
 
@@ -35,6 +36,7 @@ class Card:
     number: int
     path: str
     nodes: tuple[Node, ...]
+    connectors: tuple[tuple[str, bool], ...]
 
 
 @dataclass(eq=False, slots=True)
@@ -44,6 +46,8 @@ class Firmware:
     name: str
     device: PciDevice
     path: str
+    drm: bool
+    """Whether a DRM driver has it (simpledrm, efidrm, vesadrm), on which a compositor runs."""
     framebuffer: int | None = None
 
 
@@ -96,12 +100,12 @@ class Graphics:
             machine.tree.remove(f"{CONSOLES}/vtcon1")
             machine.uevents.emit("remove", f"{CONSOLES}/vtcon1", "vtconsole")
 
-    def add_card(self, device: PciDevice, path: str, module: str | None) -> None:
-        """Make the DRM nodes and connectors of a GPU below `path`."""
+    def add_card(self, device: PciDevice, path: str, module: str | None, *, firmware: bool = False) -> None:
+        """Make the DRM nodes and connectors of a GPU below `path`; those of the firmware's picture render nothing."""
         machine = self._machine
         number = machine.lowest_free(card.number for card in self._cards.values())
         nodes = []
-        for name, minor in ((f"card{number}", number), (f"renderD{128 + number}", 128 + number)):
+        for name, minor in ((f"card{number}", number), (f"renderD{128 + number}", 128 + number))[: 1 if firmware else 2]:
             place = f"{path}/drm/{name}"
             machine.tree.text(f"{place}/dev", f"{DRM_MAJOR}:{minor}\n")
             machine.tree.link(f"{place}/device", path)
@@ -109,11 +113,11 @@ class Graphics:
             machine.add_node(node, place, f"/sys/class/drm/{name}")
             nodes.append(node)
             machine.uevents.emit("add", place, "drm")
-        card = Card(number, f"{path}/drm", tuple(nodes))
+        card = Card(number, f"{path}/drm", tuple(nodes), FIRMWARE_SCREEN if firmware else device.connectors)
         self._cards[device.path] = card
-        if device.boot_vga and machine.newer_than(7, 0):
+        if device.boot_vga and not firmware and machine.newer_than(7, 0):
             machine.tree.text(f"{card.path}/card{number}/boot_display", "1\n")
-        for connector, connected in device.connectors:
+        for connector, connected in card.connectors:
             self._add_connector(card, connector, connected=connected)
         machine.uevents.emit("change", f"{card.path}/card{number}", "drm")
 
@@ -133,7 +137,7 @@ class Graphics:
         card = self._cards.pop(device.path, None)
         if card is None:
             return
-        for connector, _ in device.connectors:
+        for connector, _ in card.connectors:
             name = f"card{card.number}-{connector}"
             machine.tree.remove(f"/sys/class/drm/{name}")
             machine.uevents.emit("remove", f"{card.path}/card{card.number}/{name}", "drm")
@@ -148,11 +152,11 @@ class Graphics:
         card = self._cards.get(device.path)
         return card.nodes if card is not None else ()
 
-    def add_firmware(self, device: PciDevice, name: str = "efi-framebuffer") -> None:
+    def add_firmware(self, device: PciDevice, name: str = "efi-framebuffer", *, drm: bool = False) -> None:
         """Register the firmware's framebuffer; since 6.9 it is a child of its GPU (kernel.md 2)."""
         machine = self._machine
         above = device.path if machine.newer_than(6, 9) else "/sys/devices/platform"
-        firmware = Firmware(name, device, f"{above}/{name}.0")
+        firmware = Firmware(name, device, f"{above}/{name}.0", drm)
         self._firmware = firmware
         machine.tree.directory(firmware.path)
         machine.tree.link(f"/sys/bus/platform/devices/{name}.0", firmware.path)
@@ -179,6 +183,9 @@ class Graphics:
         names = {"efi-framebuffer": "EFI VGA", "vesa-framebuffer": "VESA VGA"}
         self._machine.tree.link(f"{firmware.path}/driver", f"{PLATFORM_DRIVERS}/{firmware.name}")
         name = names.get(firmware.name, "simple")
+        if firmware.drm:
+            self.add_card(firmware.device, firmware.path, None, firmware=True)
+            name = "simpledrmdrmfb"
         firmware.framebuffer = self.add_framebuffer(firmware.device, firmware.path, name, None)
 
     def _unbind_firmware(self, text: str) -> None:
@@ -187,6 +194,7 @@ class Graphics:
             raise failure(errno.ENODEV, firmware.path)
         self.remove_framebuffer(firmware.framebuffer)
         firmware.framebuffer = None
+        self.remove_card(firmware.device)
         self._machine.tree.remove(f"{firmware.path}/driver")
         self._machine.uevents.emit("unbind", firmware.path, "platform")
 

@@ -1,7 +1,8 @@
 """The firmware's framebuffer lets go of the GPU's memory.
 
 With a native driver it is gone already; vfio-pci drives it off for good, until the next boot (kernel.md fact 9). Both
-show as ENODEV, which is what was wanted.
+show as ENODEV, which is what was wanted: a card that has nothing else to show a picture with is lent only to somebody who
+has accepted that (`gpuhandoff.verdict`).
 """
 
 from __future__ import annotations

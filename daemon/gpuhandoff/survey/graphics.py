@@ -54,28 +54,16 @@ def boot_display(host: Host, address: PciAddress) -> bool:
 
 
 def framebuffers(host: Host, address: PciAddress) -> tuple[Framebuffer, ...]:
-    """Return the registered framebuffers of a GPU, and firmware framebuffer devices that are bound to a driver.
-
-    The firmware's device sits below its GPU on kernels from 6.9 on (kernel.md 2); before, nothing says whose it is, and
-    it is taken for the GPU that the firmware booted on.
-    """
-    directory = host.kernel.resolve(address.sysfs)
-    found = [
+    """Return the registered framebuffers of a GPU, and firmware framebuffer devices that are bound to a driver."""
+    firmware = dict(_firmware(host, address))
+    above = tuple(f"{one}/" for one in (host.kernel.resolve(address.sysfs), *firmware))
+    registered = [
         Framebuffer(name, "", platform=False)
         for name in host.kernel.entries(GRAPHICS)
-        if _FRAMEBUFFER.fullmatch(name) and host.kernel.resolve(f"{GRAPHICS}/{name}").startswith(f"{directory}/")
+        if _FRAMEBUFFER.fullmatch(name) and host.kernel.resolve(f"{GRAPHICS}/{name}").startswith(above)
     ]
-    parents = [directory]
-    with contextlib.suppress(OSError):
-        if host.kernel.read(f"{directory}/boot_vga").strip() == "1":
-            parents.append(PLATFORM)
-    for parent in parents:
-        for name in host.kernel.entries(parent):
-            if _FIRMWARE.fullmatch(name):
-                driver = host.kernel.link(f"{parent}/{name}/driver")
-                if driver is not None:
-                    found.append(Framebuffer(name, driver, platform=True))
-    return tuple(found)
+    devices = [Framebuffer(path.rpartition("/")[2], driver, platform=True) for path, driver in firmware.items()]
+    return (*registered, *devices)
 
 
 def with_consoles(host: Host, gpus: Sequence[Gpu]) -> list[Gpu]:
@@ -105,9 +93,30 @@ def _cards(host: Host, address: PciAddress) -> Iterator[str]:
         yield from (f"{directory}/{name}" for name in host.kernel.entries(directory) if name.startswith("card"))
 
 
+def _firmware(host: Host, address: PciAddress) -> Iterator[tuple[str, str]]:
+    """Yield the firmware framebuffer devices of a GPU that are bound, and to which driver.
+
+    They sit below their GPU on kernels from 6.9 on (kernel.md 2); before, nothing says whose one is, and it is taken for
+    the GPU that the firmware booted on.
+    """
+    parents = [host.kernel.resolve(address.sysfs)]
+    with contextlib.suppress(OSError):
+        if host.kernel.read(f"{address.sysfs}/boot_vga").strip() == "1":
+            parents.append(PLATFORM)
+    for parent in parents:
+        for name in host.kernel.entries(parent):
+            driver = host.kernel.link(f"{parent}/{name}/driver") if _FIRMWARE.fullmatch(name) else None
+            if driver is not None:
+                yield f"{parent}/{name}", driver
+
+
 def _drm(host: Host, address: PciAddress) -> Iterator[str]:
-    """Yield the directories with DRM devices: the function's own, or that of its virtio child."""
+    """Yield the directories with DRM devices: the function's own, that of its virtio child, that of the firmware's picture.
+
+    simpledrm, efidrm and vesadrm show the last (kernel.md 2).
+    """
     yield f"{address.sysfs}/drm"
     for name in host.kernel.entries(address.sysfs):
         if name.startswith("virtio"):
             yield f"{address.sysfs}/{name}/drm"
+    yield from (f"{path}/drm" for path, _ in _firmware(host, address))

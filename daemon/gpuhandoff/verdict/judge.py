@@ -5,12 +5,17 @@ from __future__ import annotations
 from dataclasses import dataclass, replace
 
 from gpuhandoff.model.verdict import NO_SOURCE, Experience, Kind, Loss, Verdict
-from gpuhandoff.model.world import Gpu, World
+from gpuhandoff.model.world import GROUP_DRIVERS, Gpu, World
 from gpuhandoff.verdict.reset import has_own_reset, has_slot_reset, vendor_reset_in_effect, vendor_reset_loaded
 from gpuhandoff.verdict.rules import CardRule, KernelRule, cards, kernels, version_of
 
 THIS_MACHINE = "this machine"
 _NO_RULE = "No report about this model was found."
+_FIRMWARE_ONLY = (
+    "No driver of the host has it: its picture is what the firmware has set up, which ends for good when vfio-pci takes the "
+    "card, and its screen would stay dark. That is different once its driver is loaded; nomodeset, a blacklist, or a module "
+    "that was not built for this kernel keeps it away."
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -26,7 +31,8 @@ class _Opinion:
 
 def judge(world: World, gpu: Gpu, experience: Experience, *, needed: bool) -> Verdict:
     """Return what to expect. `needed`: whether the host has to get the card back, as for the desktop that it shows."""
-    opinion = _shown(world, experience) or _read(world, gpu, experience)
+    dark = _Opinion(Kind.BROKEN, _FIRMWARE_ONLY, THIS_MACHINE) if needed and _firmware_only(gpu) else None
+    opinion = dark or _shown(world, experience) or _read(world, gpu, experience)
     return Verdict(opinion.kind, opinion.reason, opinion.source, experience.runs, needed, opinion.leaving, opinion.by_kernel)
 
 
@@ -36,6 +42,11 @@ def flavour(world: World, gpu: Gpu) -> str:
     if driver == "nvidia":
         return "nvidia-open" if world.nvidia_open else "nvidia-proprietary"
     return "" if driver is None or gpu.on_vfio else driver
+
+
+def _firmware_only(gpu: Gpu) -> bool:
+    """Tell whether only the firmware shows a picture with a card: vfio-pci ends that until the next boot (fact 9)."""
+    return gpu.display.driver in GROUP_DRIVERS and any(one.platform for one in gpu.framebuffers)
 
 
 def _shown(world: World, experience: Experience) -> _Opinion | None:

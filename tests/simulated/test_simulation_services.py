@@ -142,7 +142,7 @@ async def test_a_service_that_needs_the_driver_fails_without_it() -> None:
 
 
 @in_virtual_time
-async def test_allowed_cpus_are_a_mask_and_an_empty_one_takes_them_away() -> None:
+async def test_systemd_43846_allowed_cpus_are_a_mask_and_an_empty_one_widens_nothing() -> None:
     machine = await igpu_dgpu()
     _, host = await connected(machine)
     await host.units.set_runtime("system.slice", {"AllowedCPUs": Variant("ay", b"\x03")})
@@ -151,6 +151,8 @@ async def test_allowed_cpus_are_a_mask_and_an_empty_one_takes_them_away() -> Non
     assert effective == b"\x03"
     await host.units.set_runtime("system.slice", {"AllowedCPUs": Variant("ay", b"")})
     assert await host.units.get("system.slice", "org.freedesktop.systemd1.Slice", "AllowedCPUs") == b""
+    assert machine.snapshot()["units"]["cron.service"]["effective_cpus"] == "0-1"
+    await host.units.set_runtime("system.slice", {"AllowedCPUs": Variant("ay", b"\xff\x01")})  # more than there are
     assert machine.snapshot()["units"]["cron.service"]["effective_cpus"] == "0-7"
     with pytest.raises(RemoteError):
         await host.units.set_runtime("system.slice", {"Nonsense": Variant("s", "")})

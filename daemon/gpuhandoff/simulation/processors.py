@@ -31,7 +31,8 @@ class Processors:
 
     def __init__(self, machine: SimulatedMachine, count: int) -> None:
         self._machine = machine
-        self.online = frozenset(range(count))
+        self.present = frozenset(range(count))
+        self.online = self.present
         self.governors = dict.fromkeys(sorted(self.online), "schedutil")
         self.workqueue = self.online
         self.default_affinity = self.online
@@ -42,34 +43,64 @@ class Processors:
             26: Interrupt("nvidia", self.online),
         }
         tree = machine.tree
-        for name in ("online", "possible", "present"):
-            tree.text(f"{CPUS}/{name}", f"{format_cpus(self.online)}\n")
-        for cpu in sorted(self.online):
+        for name in ("possible", "present"):
+            tree.text(f"{CPUS}/{name}", f"{format_cpus(self.present)}\n")
+        tree.text(f"{CPUS}/online", lambda: f"{format_cpus(self.online)}\n")
+        for cpu in sorted(self.present):
             self._add_governor(cpu)
+            if cpu:  # the first one cannot go
+                self._add_switch(cpu)
         tree.text(WORKQUEUE, lambda: f"{format_mask(self.workqueue)}\n", self._write_workqueue)
         tree.text("/proc/irq/default_smp_affinity", lambda: f"{format_mask(self.default_affinity)}\n", self._write_default)
         for number in self.interrupts:
             self._add_interrupt(number)
 
+    def switch(self, cpus: frozenset[int]) -> None:
+        """Have these CPUs online and no others.
+
+        Interrupts that are left without any go to all that are online, those that the kernel manages wait for theirs; a CPU
+        keeps its governor for its return, and AllowedCPUs stays as it is set (effective is what is online of it).
+        """
+        self.online = cpus
+        for interrupt in self.interrupts.values():
+            if not interrupt.managed and not interrupt.cpus & cpus:
+                interrupt.cpus = cpus
+
+    def _add_switch(self, cpu: int) -> None:
+        path = f"{CPUS}/cpu{cpu}/online"
+
+        def write(text: str) -> None:
+            if text.strip() not in {"0", "1"}:
+                raise failure(errno.EINVAL, path)
+            self.switch(self.online | {cpu} if text.strip() == "1" else self.online - {cpu})
+
+        self._machine.tree.text(path, lambda: f"{int(cpu in self.online)}\n", write)
+
     def _add_governor(self, cpu: int) -> None:
         path = f"{CPUS}/cpu{cpu}/cpufreq"
 
+        def read() -> str:
+            if cpu not in self.online:  # show() and store() of drivers/cpufreq/cpufreq.c: the policy is inactive
+                raise failure(errno.EBUSY, f"{path}/scaling_governor")
+            return f"{self.governors[cpu]}\n"
+
         def write(text: str) -> None:
+            read()
             if text.strip() not in GOVERNORS:
                 raise failure(errno.EINVAL, f"{path}/scaling_governor")
             self.governors[cpu] = text.strip()
 
-        self._machine.tree.text(f"{path}/scaling_governor", lambda: f"{self.governors[cpu]}\n", write)
+        self._machine.tree.text(f"{path}/scaling_governor", read, write)
         self._machine.tree.text(f"{path}/scaling_available_governors", " ".join(GOVERNORS) + "\n")
 
     def _add_interrupt(self, number: int) -> None:
         path = f"/proc/irq/{number}"
 
         def write(text: str) -> None:
-            self._move(number, self._parsed(text, parse_cpus, path))
+            self._move(number, self._parsed(text, parse_cpus, path, self.online))
 
         def write_mask(text: str) -> None:
-            self._move(number, self._parsed(text, parse_mask, path))
+            self._move(number, self._parsed(text, parse_mask, path, self.online))
 
         tree, interrupt = self._machine.tree, self.interrupts[number]
         tree.text(f"{path}/smp_affinity_list", lambda: f"{format_cpus(interrupt.cpus)}\n", write)
@@ -87,17 +118,17 @@ class Processors:
         interrupt.cpus = cpus
 
     def _write_workqueue(self, text: str) -> None:
-        self.workqueue = self._parsed(text, parse_mask, WORKQUEUE) & self.online
+        self.workqueue = self._parsed(text, parse_mask, WORKQUEUE, self.present) & self.present
 
     def _write_default(self, text: str) -> None:
-        self.default_affinity = self._parsed(text, parse_mask, "/proc/irq/default_smp_affinity")
+        self.default_affinity = self._parsed(text, parse_mask, "/proc/irq/default_smp_affinity", self.online)
 
-    def _parsed(self, text: str, parse: object, path: str) -> frozenset[int]:
+    def _parsed(self, text: str, parse: object, path: str, among: frozenset[int]) -> frozenset[int]:
         try:
             cpus = parse_mask(text) if parse is parse_mask else parse_cpus(text)
         except ValueError:
             raise failure(errno.EINVAL, path) from None
-        if not cpus & self.online:
+        if not cpus & among:
             raise failure(errno.EINVAL, path)
         return cpus
 

@@ -46,6 +46,8 @@ class SimulatedUnit:
     """Starting fails while this kernel module is not loaded."""
     after_start: Callable[[], Awaitable[None]] | None = None
     allowed_cpus: frozenset[int] = frozenset()
+    cpuset: frozenset[int] = frozenset()
+    """What cpuset.cpus says: systemd does not widen it again when AllowedCPUs becomes empty (systemd#43846)."""
     frozen: bool = False
     main: SimulatedProcess | None = None
 
@@ -130,17 +132,18 @@ class Units:
         self._tell(unit)
 
     def confine(self, unit: SimulatedUnit, cpus: frozenset[int]) -> None:
-        """Set AllowedCPUs; an empty set takes the limit away."""
+        """Set AllowedCPUs; an empty set takes the limit away, but not what was in effect."""
         unit.allowed_cpus = cpus
+        unit.cpuset = cpus or unit.cpuset
         self._tell(unit)
 
     def effective_cpus(self, unit: SimulatedUnit) -> frozenset[int]:
-        """Return the CPUs that a unit can use: its own set within what every group above it leaves."""
+        """Return the CPUs that a unit can use: those of its set that every group above it leaves, or all of these."""
         cpus = self.machine.processors.online
         for other in self.units.values():
             inside = f"{unit.control_group}/".startswith(other.control_group.rstrip("/") + "/")
-            if inside and other.allowed_cpus & cpus:
-                cpus &= other.allowed_cpus
+            if inside and other.cpuset & cpus:
+                cpus &= other.cpuset
         return cpus
 
     def run(

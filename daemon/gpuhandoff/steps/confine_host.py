@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Collection
+from collections.abc import Awaitable, Callable, Collection, Iterable
+from functools import partial
 from typing import Any
 
-from gpuhandoff.errors import RolledBackError, UnsupportedError
-from gpuhandoff.host import Host
+from gpuhandoff.errors import ProblemError, RolledBackError, UnsupportedError
+from gpuhandoff.host import Host, OverdueError
 from gpuhandoff.messages import RemoteError, Variant
 from gpuhandoff.model.cpus import format_cpus, parse_cpus
 from gpuhandoff.model.plan import Json
@@ -29,10 +30,13 @@ class ConfineHost:
     volatile = False
 
     async def capture(self, host: Host, arguments: Json) -> Json:
-        """Remember AllowedCPUs and EffectiveCPUs of each unit, and what else was asked to be moved."""
+        """Remember AllowedCPUs and EffectiveCPUs (empty: all) of each unit, and what else was asked to be moved."""
         units: dict[str, Any] = {}
         for name in arguments["units"]:
-            units[name] = {kind: format_cpus(await _cpus(host, name, kind)) for kind in ("AllowedCPUs", "EffectiveCPUs")}
+            allowed, effective = await _cpus(host, name, "AllowedCPUs"), await _cpus(host, name, "EffectiveCPUs")
+            if effective == processors.online(host):  # all, which may be others by the time of the undo
+                effective = frozenset()
+            units[name] = {"AllowedCPUs": format_cpus(allowed), "EffectiveCPUs": format_cpus(effective)}
         governors = {}
         if arguments["governor"]:
             for cpu in sorted(parse_cpus(arguments["guest_cpus"])):
@@ -57,22 +61,27 @@ class ConfineHost:
         if saved["workqueues"] is not None:
             await host.kernel.write(processors.WORKQUEUES, processors.mask(wanted))
         for cpu in saved["governors"]:
-            await processors.write_if_other(host, processors.governor_path(int(cpu)), arguments["governor"])
+            await processors.set_governor(host, int(cpu), arguments["governor"])
 
     async def undo(self, host: Host, arguments: Json, saved: Json) -> None:
-        """Set back what is still as we set it."""
+        """Set back what is still as we set it: all that can be, whatever fails; then raise what failed first."""
         wanted = parse_cpus(arguments["cpus"])
-        for name, was in saved["units"].items():
-            await _release(host, name, wanted, parse_cpus(was["AllowedCPUs"]), parse_cpus(was["EffectiveCPUs"]))
-        await processors.restore_interrupts(host, saved["interrupts"])
+        restores = [
+            partial(_release, host, name, wanted, parse_cpus(was["AllowedCPUs"]), parse_cpus(was["EffectiveCPUs"]))
+            for name, was in saved["units"].items()
+        ]
+        restores.append(partial(processors.restore_interrupts, host, saved["interrupts"]))
         if saved["workqueues"] is not None:
-            await processors.restore_workqueues(host, saved["workqueues"], wanted)
-        for cpu, governor in saved["governors"].items():
-            await processors.restore_governor(host, int(cpu), governor, arguments["governor"])
+            restores.append(partial(processors.restore_workqueues, host, saved["workqueues"], wanted))
+        restores += [
+            partial(processors.restore_governor, host, int(cpu), governor, arguments["governor"])
+            for cpu, governor in saved["governors"].items()
+        ]
+        await _all(restores)
 
     async def holds(self, host: Host, arguments: Json, saved: Json) -> bool:
         """Tell whether every unit is confined."""
-        wanted = parse_cpus(arguments["cpus"])
+        wanted = _usable(host, parse_cpus(arguments["cpus"]))
         try:
             return all([await _cpus(host, name, "EffectiveCPUs") == wanted for name in arguments["units"]])
         except UnsupportedError as error:
@@ -111,14 +120,15 @@ async def _release(
     """Give a unit its CPUs back, unless somebody else has set its AllowedCPUs meanwhile.
 
     An empty AllowedCPUs does not widen the live cpuset (systemd#43846): the CPUs that were in effect are written first,
-    and then what was set. EffectiveCPUs is empty until something uses the cpuset controller: that meant all of them.
+    and then what was set. Where that was all of them, those that are offline are written too: the cpuset outlasts that.
     """
-    effective = effective or processors.online(host)
+    effective = effective or processors.present(host)
     now = await _cpus(host, unit, "AllowedCPUs")
     if now not in {wanted, effective, allowed}:
         log.warning("somebody else has confined %s to the CPUs %s meanwhile: left so", unit, format_cpus(now))
         return
-    if await _cpus(host, unit, "EffectiveCPUs") not in {frozenset[int](), effective}:
+    live = await _cpus(host, unit, "EffectiveCPUs")  # empty until something uses the cpuset controller
+    if live and (now == wanted or live != _usable(host, effective)):
         await _allow(host, unit, effective)
         await _verify(host, unit, effective)
     if await _cpus(host, unit, "AllowedCPUs") != allowed:
@@ -128,18 +138,39 @@ async def _release(
             raise RolledBackError(f"{unit} keeps the CPUs {format_cpus(found)}, although systemd says that it was released.")
 
 
+def _usable(host: Host, cpus: frozenset[int]) -> frozenset[int]:
+    """Return what a cpuset of these CPUs has in effect: those that are online, or all that are where none of them is."""
+    online = processors.online(host)
+    return cpus & online or online
+
+
 async def _verify(host: Host, unit: str, wanted: frozenset[int]) -> None:
+    """Wait until a unit uses these CPUs, of those that are online: they come and go as we look (SMT is a switch)."""
     pause = 0.01
     try:
         async with asyncio.timeout(VERIFY):
-            while await _cpus(host, unit, "EffectiveCPUs") != wanted:
+            while await _cpus(host, unit, "EffectiveCPUs") != _usable(host, wanted):
                 await asyncio.sleep(pause)
                 pause = min(pause * 2, 0.25)
     except TimeoutError:
-        found = await _cpus(host, unit, "EffectiveCPUs")
-        if found == wanted:  # it was systemd that took its time to say so
+        found, usable = await _cpus(host, unit, "EffectiveCPUs"), _usable(host, wanted)
+        if found == usable:  # it was systemd that took its time to say so
             return
         raise RolledBackError(
-            f"{unit} was told to use the CPUs {format_cpus(wanted)} and uses {format_cpus(found) or 'none of its own'}. "
+            f"{unit} was told to use the CPUs {format_cpus(usable)} and uses {format_cpus(found) or 'none of its own'}. "
             "Is the cpuset controller available?"
         ) from None
+
+
+async def _all(restores: Iterable[Callable[[], Awaitable[None]]]) -> None:
+    """Do all of it, one after the other; raises what failed first, once everything was tried."""
+    failures: list[Exception] = []
+    for restore in restores:
+        try:
+            await restore()
+        except (ProblemError, RemoteError, OSError, OverdueError) as error:
+            failures.append(error)
+    for further in failures[1:]:
+        log.warning("this could not be set back either: %s", further)
+    if failures:
+        raise failures[0]

@@ -10,6 +10,7 @@ from gpuhandoff.host import Host
 from gpuhandoff.model.cpus import parse_cpus
 
 ONLINE = "/sys/devices/system/cpu/online"
+PRESENT = "/sys/devices/system/cpu/present"
 INTERRUPTS = "/proc/irq"
 WORKQUEUES = "/sys/devices/virtual/workqueue/cpumask"
 _IMMOVABLE = {errno.EACCES, errno.EIO, errno.EPERM, errno.EINVAL, errno.ENOSPC}
@@ -22,6 +23,11 @@ EACCES: 6.12 takes the owner's right to write away from those, and this daemon h
 def online(host: Host) -> frozenset[int]:
     """Return the CPUs that are switched on."""
     return parse_cpus(host.kernel.read(ONLINE))
+
+
+def present(host: Host) -> frozenset[int]:
+    """Return the CPUs that can be switched on."""
+    return parse_cpus(host.kernel.read(PRESENT))
 
 
 def governor_path(cpu: int) -> str:
@@ -60,10 +66,15 @@ def read_attribute(host: Host, path: str) -> str | None:
         return None
 
 
-async def write_if_other(host: Host, path: str, value: str) -> None:
-    """Write an attribute unless it says so already."""
-    if read_attribute(host, path) not in {None, value}:
-        await host.kernel.write(path, value)
+async def set_governor(host: Host, cpu: int, governor: str) -> None:
+    """Set a CPU's governor unless it has it already; one that is offline keeps what it had (EBUSY or EINVAL)."""
+    path = governor_path(cpu)
+    if read_attribute(host, path) not in {None, governor}:
+        try:
+            await host.kernel.write(path, governor)
+        except OSError:
+            if cpu in online(host):
+                raise
 
 
 async def restore_workqueues(host: Host, was: str, ours: frozenset[int]) -> None:
@@ -79,7 +90,7 @@ async def restore_workqueues(host: Host, was: str, ours: frozenset[int]) -> None
 async def restore_governor(host: Host, cpu: int, was: str, ours: str) -> None:
     """Set a CPU's governor back, unless somebody else has set it meanwhile (power-profiles-daemon does)."""
     if read_attribute(host, governor_path(cpu)) == ours != was:
-        await host.kernel.write(governor_path(cpu), was)
+        await set_governor(host, cpu, was)
 
 
 def mask(cpus: Collection[int]) -> str:

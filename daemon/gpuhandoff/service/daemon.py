@@ -34,6 +34,7 @@ from gpuhandoff.service.manager import Manager
 from gpuhandoff.service.moves import Moves
 from gpuhandoff.service.objects import ObjectTree
 from gpuhandoff.service.power import Power
+from gpuhandoff.service.presence import Presence
 from gpuhandoff.service.previews import Previews
 from gpuhandoff.service.records import Records
 from gpuhandoff.service.rescues import Rescues
@@ -107,6 +108,7 @@ class Daemon:
         self._guests = Guests(
             host, self.fleet, self.jobs, self._journals, self._moves, self.configuration, self._chronicle.guest_came
         )
+        self._presence = Presence(host, self.fleet, self.jobs)
         self._recovery = Recovery(host, self._journals, runner, self.steps)
         gate = Gate(bus)
         support = Support(
@@ -166,6 +168,7 @@ class Daemon:
         if self._tidy is not None:
             self._tidy.cancel()
             await asyncio.gather(self._tidy, return_exceptions=True)
+        await self._presence.stop()
         await self._guests.stop()
         await self._rescues.stop()
         await self.jobs.settle()
@@ -223,6 +226,7 @@ class Daemon:
             await self._leases.hold(record.lease, gpu)
 
     def _on_gpu(self, gpu: PciAddress, record: Record | None) -> None:
+        self._presence.look(gpu, record)
         self._guests.look(gpu, record)
         self._rescues.look(gpu, record)
         summary = self.summary()

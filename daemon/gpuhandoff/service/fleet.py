@@ -142,6 +142,10 @@ class Fleet:
             log.warning("the survey failed, looking again in %g s: %s", PATIENCE, error)
             asyncio.get_running_loop().call_later(PATIENCE, self._stale.set)
 
+    def look_soon(self) -> None:
+        """Survey after something happened, as soon as no job is at work."""
+        self._stale.set()
+
     def refresh(self, address: PciAddress) -> None:
         """Derive the state of one GPU again and publish what changed."""
         gpu = self.world.gpu(address)
@@ -162,11 +166,11 @@ class Fleet:
         return self._cards.properties(self.world, gpu)
 
     def _watch_groups(self, nodes: set[str]) -> None:
-        """Hear of virtual machines that take a GPU or let it go: the kernel has no uevent for that."""
+        """Hear of virtual machines that take a GPU or let it go: the kernel has no uevent for that (see also `presence`)."""
         for node in set(self._watches) - nodes:
             self._watches.pop(node)()
         for node in nodes - set(self._watches):
-            self._watches[node] = self._host.openings.watch(node, self._stale.set)
+            self._watches[node] = self._host.openings.watch(node, self.look_soon)
             self._stale.set()  # it may have been opened since it was looked at
 
     def _on_uevent(self, event: Uevent) -> None:

@@ -33,6 +33,7 @@ def add_function(machine: SimulatedMachine, device: PciDevice) -> None:
     if device.reset_method:
         tree.text(f"{path}/reset_method", f"{device.reset_method}\n")
     tree.text(f"{path}/config", lambda: _configuration(machine, device))
+    tree.text(f"{path}/enable", lambda: f"{_enabled(machine, device)}\n")
     _add_windows(machine, device)
     _add_override(machine, device)
     _add_power(machine, device)
@@ -43,6 +44,13 @@ def add_function(machine: SimulatedMachine, device: PciDevice) -> None:
         tree.text(f"{GROUPS}/{device.group}/type", "DMA-FQ\n")
         tree.text(f"{GROUPS}/{device.group}/reserved_regions", lambda: _reserved(machine, device.group))
     machine.uevents.emit("add", path, "pci")
+
+
+def _enabled(machine: SimulatedMachine, device: PciDevice) -> int:
+    """How often it was enabled: by its driver, by vfio-pci for as long as a guest has it open (vfio_pci_core_enable)."""
+    if device.driver is None:
+        return 0
+    return int(device.driver.name != "vfio-pci" or machine.vfio.is_open(device.group))
 
 
 def _reserved(machine: SimulatedMachine, group: int) -> str:

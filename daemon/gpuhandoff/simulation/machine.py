@@ -143,17 +143,26 @@ class SimulatedMachine:
         """Return everything that can be observed, without pids and numbers that change from one start to the next."""
         return take_snapshot(self)
 
-    def start_guest(self, gpu: str, *, pages: int = 0) -> SimulatedProcess:
-        """Start a virtual machine with this GPU; raises the OSError that QEMU would meet."""
-        device = self.pci.at(gpu)
-        node = self.vfio.open(device.group)
+    def start_guest(self, gpu: str = "", *, pages: int = 0, private_dev: bool = False) -> SimulatedProcess:
+        """Start a virtual machine with this GPU, or with none; raises the OSError that QEMU would meet."""
+        node = self.vfio.open(self.pci.at(gpu).group) if gpu else None
         self.control_groups.add(QEMU_CGROUP)
         guest = self.processes.spawn("qemu-system-x86", uid=64055, cgroup=QEMU_CGROUP, memory=4 << 30)
-        for one in (self.vfio.container, node):
-            self.processes.hold(guest, one)
+        guest.private_dev = private_dev
+        if node is not None:
+            self._take(guest, node)
         self.memory.pages_used += pages
         guest.on_end.append(lambda: self._pages_returned(pages))
         return guest
+
+    def plug(self, guest: SimulatedProcess, gpu: str) -> None:
+        """Give a virtual machine that runs a GPU (virsh attach-device); raises the OSError that QEMU would meet."""
+        self._take(guest, self.vfio.open(self.pci.at(gpu).group))
+
+    def unplug(self, guest: SimulatedProcess, gpu: str) -> None:
+        """Take a GPU out of a virtual machine, which runs on (virsh detach-device)."""
+        self.processes.close(guest, f"/dev/vfio/{self.pci.at(gpu).group}")
+        self.processes.close(guest, self.vfio.container.path)
 
     def stop_guest(self, gpu: str) -> None:
         """End the virtual machine that has this GPU."""
@@ -205,6 +214,10 @@ class SimulatedMachine:
         """Return the lowest number that is not taken, as the kernel numbers cards and buses."""
         numbers = set(taken)
         return next(number for number in range(len(numbers) + 1) if number not in numbers)
+
+    def _take(self, guest: SimulatedProcess, node: Node) -> None:
+        for one in (self.vfio.container, node):
+            self.processes.hold(guest, one)
 
     def _pages_returned(self, pages: int) -> None:
         self.memory.pages_used -= pages

@@ -29,6 +29,8 @@ class SimulatedProcess:
     follows: str = ""
     """Opens every node whose path begins so when it appears, and closes it when it goes, as WirePlumber does."""
     memory: int = 50 << 20
+    private_dev: bool = False
+    """Has a /dev of its own, as libvirt gives QEMU one: other inodes, of whose opening and closing inotify hears nothing."""
     nodes: list[Node] = field(default_factory=list)
     pending: set[int] = field(default_factory=set)
     on_end: list[Callable[[], None]] = field(default_factory=list)

@@ -78,13 +78,13 @@ class SimulatedProcesses:
     def hold(self, process: SimulatedProcess, node: Node) -> None:
         """Have this very node open once more."""
         process.nodes.append(node)
-        self._machine.openings.touched(node.path)
+        self._touched(process, node)
 
     def release(self, process: SimulatedProcess, node: Node) -> None:
         """Close this very node once; nothing happens when it is not open."""
         if node in process.nodes:
             process.nodes.remove(node)
-            self._machine.openings.touched(node.path)
+            self._touched(process, node)
             self._machine.waits.wake()
 
     def end(self, pid: int) -> None:
@@ -159,6 +159,10 @@ class SimulatedProcesses:
             and not self._machine.control_groups.is_frozen(process.cgroup)
         ):
             self._end_soon(process)
+
+    def _touched(self, process: SimulatedProcess, node: Node) -> None:
+        if not process.private_dev:
+            self._machine.openings.touched(node.path)
 
     def _follow(self, process: SimulatedProcess, node: Node) -> None:
         if process.follows and node.path.startswith(process.follows) and node not in process.nodes:

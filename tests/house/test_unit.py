@@ -67,6 +67,31 @@ def test_it_has_the_names_that_the_daemon_has() -> None:
     assert f"/etc/{service['ConfigurationDirectory']}/" in names.CONFIGURATION_FILE
 
 
+def system_calls(group: str) -> set[str]:
+    """Return what a group of the filter lets through."""
+    lines = analyze("syscall-filter", "--no-pager", group).stdout.splitlines()[1:]
+    names = {line.strip() for line in lines if line.strip() and not line.strip().startswith("#")}
+    return {name for one in names for name in (system_calls(one) if one.startswith("@") else {one})}
+
+
+def test_each_capability_is_one_that_the_unit_tells_the_use_of() -> None:
+    text = UNIT.read_text()
+    capabilities = {name.removeprefix("CAP_") for name in directives()["CapabilityBoundingSet"].split()}
+    assert capabilities == {"SYS_MODULE", "KILL", "SYS_PTRACE", "DAC_READ_SEARCH", "SYS_ADMIN"}
+    comment = text[text.index("# SYS_MODULE") : text.index("CapabilityBoundingSet=CAP")]
+    assert {name for name in capabilities if name not in comment} == set()
+
+
+def test_what_else_the_administrators_capability_is_for_is_shut() -> None:
+    assert directives()["RestrictNamespaces"] == directives()["NoNewPrivileges"] == "yes"
+    assert directives()["DevicePolicy"] == "closed"
+    filters = re.findall(r"^SystemCallFilter=(?!~)(.*)", UNIT.read_text(), flags=re.MULTILINE)
+    let_through = {name for one in filters for group in one.split() for name in system_calls(group)}
+    assert "write" in let_through
+    shut = {"mount", "umount2", "move_mount", "pivot_root", "chroot", "bpf", "perf_event_open", "swapon"}
+    assert let_through.isdisjoint(shut)
+
+
 def test_the_bus_starts_the_same_unit() -> None:
     activation = (ROOT / "dbus/org.gpuhandoff.Manager.service").read_text()
     assert f"Name={names.BUS_NAME}\n" in activation

@@ -132,3 +132,43 @@ async def test_a_card_that_a_driver_has_got_meanwhile_is_left() -> None:
     with pytest.raises(RolledBackError, match="cannot be set while nvidia has it"):
         await bench.apply("resize-bars", resize(machine))
     assert machine.snapshot()["functions"][GPU]["windows"] == [16, 16384, 32]
+
+
+@in_virtual_time
+@pytest.mark.parametrize("kernel", ["6.12.107+deb13-amd64", "7.2.13+deb14-amd64"])
+async def test_without_the_capability_it_is_refused_before_the_screen_goes_dark(tmp_path: Path, kernel: str) -> None:
+    machine = await single_nvidia(kernel=kernel)
+    machine.sys_admin = False
+    before = machine.snapshot()
+    product = await Product(machine, tmp_path).start()
+    with pytest.raises(RemoteError, match=r"bars: .* started without CAP_SYS_ADMIN") as caught:
+        await handoff(product, "1=256M")
+    assert caught.value.name.endswith(".Unsupported")
+    assert [signal for signal in product.signals if signal.member == "Progress"] == []
+    assert differences(before, machine.snapshot()) == []
+    await handoff(product, "leave")
+    await product.stop()
+
+
+@in_virtual_time
+async def test_a_new_kernel_asks_for_the_capability_that_the_daemon_has(tmp_path: Path) -> None:
+    machine = await single_nvidia(kernel="7.2.13+deb14-amd64")
+    product = await Product(machine, tmp_path).start()
+    await handoff(product, "1=256M")
+    assert machine.snapshot()["functions"][GPU]["windows"] == [16, 256, 32]
+    await product.stop()
+
+
+@in_virtual_time
+async def test_a_kernel_that_does_not_let_it_says_so_in_words(tmp_path: Path) -> None:
+    machine = await single_nvidia(kernel="7.2.13+deb14-amd64")
+    before = machine.snapshot()
+    product = await Product(machine, tmp_path).start()
+    machine.faults.set(refuse(errno.EPERM), kind="write", target="resource1_resize", nth=0)
+    with pytest.raises(RemoteError) as caught:
+        await handoff(product, "1=256M")
+    assert caught.value.name.endswith(".Unsupported")
+    assert "does not let gpuhandoffd resize window 1 of 0000:01:00.0" in caught.value.message
+    assert "EPERM" not in caught.value.message
+    assert differences(before, machine.snapshot()) == []
+    await product.stop()

@@ -263,6 +263,8 @@ class World:
     """Whether the firmware describes an IOMMU."""
     boot_parameters: tuple[str, ...] = ()
     """Those of the kernel's command line that concern GPUs, the IOMMU or modules, in their order."""
+    may_resize: bool = True
+    """Whether this daemon has what newer kernels ask of who resizes a memory window (CAP_SYS_ADMIN)."""
     sessions: tuple[Session, ...] = ()
     display_manager: Unit | None = None
     services: tuple[Unit, ...] = ()

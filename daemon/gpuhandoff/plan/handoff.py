@@ -117,7 +117,7 @@ def _move(world: World, gpu: Gpu, options: Options, settings: HostSettings, risk
             },
             f"unload {', '.join(modules)}" if modules else f"unbind {gpu.address} from {gpu.display.driver}",
         )
-    yield from resize_bars(gpu, options)
+    yield from resize_bars(world, gpu, options)
     yield PlannedStep("bind-vfio", {"functions": functions}, f"bind {listed} to vfio-pci")
 
 

@@ -81,6 +81,8 @@ def _resources(device: PciDevice) -> str:
 async def _resize(machine: SimulatedMachine, device: PciDevice, number: int, text: str) -> None:
     """Set a window: under the device's lock, while no driver is bound, to a size that it can have (kernel.md 5)."""
     path = f"{device.path}/resource{number}_resize"
+    if machine.newer_than(7, 2) and not machine.sys_admin:
+        raise failure(errno.EPERM, path)
     await machine.waits.until(lambda: not device.lock.locked(), "resource_resize_store")
     possible = next(possible for place, _, possible in device.bars if place == number)
     if device.driver is not None:

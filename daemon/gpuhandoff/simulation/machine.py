@@ -64,6 +64,8 @@ class SimulatedMachine:
         self.nvidia_version = nvidia_version
         self.nvidia_open = True
         self.iommu = iommu
+        self.sys_admin = True
+        """Whether the daemon has CAP_SYS_ADMIN, as its unit gives it."""
         self.direct_regions: dict[int, list[str]] = {}
         """What the firmware wants mapped, by IOMMU group, as lines of reserved_regions."""
         self.tree = Tree()
@@ -96,6 +98,7 @@ class SimulatedMachine:
         self.tree.text("/proc/sys/kernel/osrelease", f"{kernel_release}\n")
         self.tree.text("/proc/version", f"Linux version {kernel_release} (builder) #1 SMP PREEMPT_DYNAMIC\n")
         self.tree.text("/proc/cmdline", f"{command_line}\n")
+        self.tree.text("/proc/self/status", lambda: f"Name:\tgpuhandoffd\nCapEff:\t{self._capabilities():016x}\n")
         if iommu_table:
             self.tree.text(f"/sys/firmware/acpi/tables/{iommu_table}", "")
         for device in functions:
@@ -218,6 +221,10 @@ class SimulatedMachine:
     def _take(self, guest: SimulatedProcess, node: Node) -> None:
         for one in (self.vfio.container, node):
             self.processes.hold(guest, one)
+
+    def _capabilities(self) -> int:
+        """DAC_READ_SEARCH, KILL, SYS_MODULE, SYS_PTRACE, SYS_ADMIN."""
+        return 1 << 2 | 1 << 5 | 1 << 16 | 1 << 19 | self.sys_admin << 21
 
     def _pages_returned(self, pages: int) -> None:
         self.memory.pages_used -= pages

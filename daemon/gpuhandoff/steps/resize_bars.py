@@ -48,6 +48,11 @@ class ResizeBars:
                         f"Window {number} of {address} cannot be resized. Resizable BAR may have to be switched on in the "
                         "firmware."
                     ) from error
+                except PermissionError as error:
+                    raise UnsupportedError(
+                        f"The kernel does not let gpuhandoffd resize window {number} of {address}. Set `bars` to `leave`, "
+                        "and the card is handed off as it is."
+                    ) from error
                 if (found := size_of(host, address, number)) != wanted:
                     raise UnsupportedError(
                         f"Window {number} of {address} was to have {wanted >> _MEBIBYTE} MiB and has "

@@ -79,6 +79,7 @@ async def _survey(
         iommu=bool(host.kernel.entries("/sys/kernel/iommu_groups")),
         iommu_firmware=boot.firmware(host),
         boot_parameters=boot.parameters(host),
+        may_resize=windows.may_resize(host),
         sessions=sessions,
         display_manager=display_manager,
         services=running,

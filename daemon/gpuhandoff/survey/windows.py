@@ -7,7 +7,10 @@ from gpuhandoff.model.hardware import Bar, ReservedRegion
 from gpuhandoff.model.world import Function
 
 GROUPS = "/sys/kernel/iommu_groups"
+OWN_STATUS = "/proc/self/status"
 _MEBIBYTE = 20
+_SYS_ADMIN = 21
+"""CAP_SYS_ADMIN (linux/capability.h)."""
 _BARS = 6
 _MEMORY = 0x200
 """IORESOURCE_MEM."""
@@ -22,6 +25,15 @@ def bars(host: Host, display: Function) -> tuple[Bar, ...]:
             possible = () if display.power.asleep else _possible(host, f"{display.address.sysfs}/resource{number}_resize")
             found.append(Bar(number, end - start + 1, possible))
     return tuple(found)
+
+
+def may_resize(host: Host) -> bool:
+    """Tell whether this process has CAP_SYS_ADMIN, which kernels of 2026 ask of who resizes a window, and older ones do not.
+
+    From which release on cannot be told from its number. Where nothing says what it has, it is taken to have it.
+    """
+    found = next((line for line in _read(host, OWN_STATUS).splitlines() if line.startswith("CapEff:")), "")
+    return not found or bool(int(found.partition(":")[2], 16) >> _SYS_ADMIN & 1)
 
 
 def reserved(host: Host, group: int) -> tuple[ReservedRegion, ...]:

@@ -9,6 +9,7 @@ import pytest
 from gpuhandoff.host import Host
 from gpuhandoff.messages import Bus, Match, RemoteError, Signal, Variant
 from gpuhandoff.simulation.clock import in_virtual_time
+from gpuhandoff.simulation.faults import hang
 from gpuhandoff.simulation.host import simulated_host
 from gpuhandoff.simulation.loopback import LoopbackBroker
 from gpuhandoff.simulation.machine import SimulatedMachine
@@ -109,6 +110,23 @@ async def test_jobs_are_told_of_only_to_those_who_subscribed() -> None:
     (path,) = await bus.call(*SYSTEMD, "StartUnit", "ss", ("cron.service", "replace"))
     await asyncio.sleep(1)
     assert [signal.body[1:] for signal in seen] == [(path, "cron.service", "done")]
+
+
+@in_virtual_time
+async def test_a_start_that_waits_is_a_job_of_an_inactive_unit_and_is_cancelled_by_a_stop() -> None:
+    machine = await igpu_dgpu()
+    bus, host = await connected(machine)
+    seen: list[Signal] = []
+    await bus.subscribe(Match(SYSTEMD[2], "JobRemoved", sender=SYSTEMD[0]), seen.append)
+    await host.units.stop("cron.service")
+    machine.faults.set(hang(), kind="job", target="cron.service", detail="start")
+    (first,) = await bus.call(*SYSTEMD, "StartUnit", "ss", ("cron.service", "replace"))
+    unit = await host.units.unit("cron.service")
+    assert unit is not None
+    assert (unit.active_state, unit.job) == ("inactive", "start")
+    await host.units.stop("cron.service")
+    assert [signal.body[1::2] for signal in seen][1] == (first, "canceled")
+    assert seen[2].body[3] == "done"
 
 
 @in_virtual_time

@@ -157,11 +157,13 @@ def test_ending_the_desktop_needs_consent_and_says_whose() -> None:
     assert "stop-display" in problem.message
 
 
-def test_a_display_manager_that_has_not_opened_its_only_gpu_yet_counts() -> None:
-    starting = replace(WORLD, display_manager=Unit("sddm.service", "activating"))
+@pytest.mark.parametrize("unit", [Unit("sddm.service", "activating"), Unit("sddm.service", "inactive", job="start")])
+def test_a_display_manager_that_has_not_opened_its_only_gpu_yet_counts(unit: Unit) -> None:
+    starting = replace(WORLD, display_manager=unit)
     assert isinstance(refuse(starting, GPU), NeedsConsentError)
     plan = plan_handoff(starting, GPU, Options(stop_display=True), HostSettings())
-    assert "stop-display" in [step.name for step in plan.steps]
+    (stop,) = [step for step in plan.steps if step.name == "stop-display"]
+    assert stop.arguments["display_manager"] == "sddm.service"
 
 
 def test_a_cpu_that_is_not_there() -> None:

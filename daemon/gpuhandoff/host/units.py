@@ -15,11 +15,15 @@ NAME = "org.freedesktop.systemd1"
 PATH = "/org/freedesktop/systemd1"
 MANAGER = "org.freedesktop.systemd1.Manager"
 UNIT = "org.freedesktop.systemd1.Unit"
+JOB = "org.freedesktop.systemd1.Job"
 SLICE = "org.freedesktop.systemd1.Slice"
 SCOPE = "org.freedesktop.systemd1.Scope"
 PROPERTIES = "org.freedesktop.DBus.Properties"
 NO_SUCH_UNIT = "org.freedesktop.systemd1.NoSuchUnit"
 UNKNOWN_OBJECT = "org.freedesktop.DBus.Error.UnknownObject"
+
+LOOKS = 3
+"""At a unit whose jobs end one after the other."""
 
 log = logging.getLogger(__name__)
 
@@ -43,15 +47,14 @@ class Units:
         Raises RemoteError when systemd is there and does not say: what runs must not be taken for stopped.
         """
         try:
-            path = await self._path(name)
-            (properties,) = await self._bus.call(NAME, path, PROPERTIES, "GetAll", "s", (UNIT,))
+            properties, job = await self._look(await self._path(name))
         except RemoteError as error:
             if error.name == NO_SUCH_UNIT or (error.name == SERVICE_UNKNOWN and not self._met):
                 return None
             raise
         self._met = True
-        state, detail, job = (properties[name].value for name in ("ActiveState", "SubState", "Job"))
-        return Unit(str(properties["Id"].value), str(state), str(detail), queued=job[0] != 0)
+        unit, state, detail = (str(properties[name].value) for name in ("Id", "ActiveState", "SubState"))
+        return Unit(unit, state, detail, job)
 
     async def version(self) -> str:
         """Return systemd's own version; raises RemoteError."""
@@ -100,6 +103,26 @@ class Units:
     async def thaw(self, name: str) -> None:
         """Thaw a unit's cgroup; raises RemoteError."""
         await self._bus.call(NAME, PATH, MANAGER, "ThawUnit", "s", (name,))
+
+    async def _look(self, path: str) -> tuple[Mapping[str, Variant], str]:
+        """Return a unit's properties and the type of its job; one that ends in between leaves it in another state."""
+        for _ in range(LOOKS):
+            (properties,) = await self._bus.call(NAME, path, PROPERTIES, "GetAll", "s", (UNIT,))
+            number, job = properties["Job"].value
+            kind = await self._kind(str(job)) if number else ""
+            if kind is not None:
+                break
+        return properties, kind or ""
+
+    async def _kind(self, job: str) -> str | None:
+        """Return a job's type, None when it has ended."""
+        try:
+            (variant,) = await self._bus.call(NAME, job, PROPERTIES, "Get", "ss", (JOB, "JobType"))
+        except RemoteError as error:
+            if error.name != UNKNOWN_OBJECT:
+                raise
+            return None
+        return str(variant.value)
 
     async def _path(self, name: str) -> str:
         (path,) = await self._bus.call(NAME, PATH, MANAGER, "GetUnit", "s", (name,))

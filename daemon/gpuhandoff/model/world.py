@@ -169,13 +169,18 @@ class Unit:
     name: str
     active_state: str
     sub_state: str = ""
-    queued: bool = False
-    """Whether a job of systemd's waits or runs for it."""
+    job: str = ""
+    """The type of systemd's job that waits or runs for it: start, stop, restart, ...; "" where there is none."""
 
     @property
     def is_active(self) -> bool:
-        """Whether it runs or is about to."""
-        return self.active_state in {"active", "activating", "reloading"}
+        """Whether it runs or is about to: while its start waits for other units it is inactive."""
+        return self.active_state in {"active", "activating", "reloading"} or self.job in {"start", "restart"}
+
+    @property
+    def is_stopping(self) -> bool:
+        """Whether it is about to stop: while its stop waits for other units' it is active."""
+        return self.job == "stop"
 
 
 @dataclass(frozen=True, slots=True)

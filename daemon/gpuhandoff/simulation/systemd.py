@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import asyncio
 from collections.abc import Callable, Coroutine, Mapping
 from functools import cache
 from typing import TYPE_CHECKING, Any
 
 from gpuhandoff.messages import Call, RemoteError, Reply, Variant
-from gpuhandoff.simulation.faults import Operation
 from gpuhandoff.simulation.standin import StandIn, escape
+from gpuhandoff.simulation.unit_jobs import UnitJob, UnitJobs
 from gpuhandoff.simulation.units import SimulatedUnit
 
 if TYPE_CHECKING:
@@ -17,6 +16,7 @@ if TYPE_CHECKING:
 
 MANAGER = "org.freedesktop.systemd1.Manager"
 UNIT = "org.freedesktop.systemd1.Unit"
+JOB = "org.freedesktop.systemd1.Job"
 ROOT_PATH = "/org/freedesktop/systemd1"
 NO_SUCH_UNIT = "org.freedesktop.systemd1.NoSuchUnit"
 READ_ONLY = "org.freedesktop.DBus.Error.PropertyReadOnly"
@@ -31,8 +31,7 @@ class SimulatedSystemd(StandIn):
     def __init__(self, machine: SimulatedMachine) -> None:
         super().__init__(machine)
         self._subscribed = False
-        self._jobs: dict[str, tuple[int, asyncio.Task[None]]] = {}
-        self._job_count = 0
+        self._jobs = UnitJobs(machine, self._began, self._ended)
         machine.units.listeners.append(self._changed)
         self.methods |= {
             (MANAGER, "Subscribe"): ("", self._subscribe),
@@ -54,6 +53,9 @@ class SimulatedSystemd(StandIn):
         """Return a unit's properties; those of its type are on an interface of their own."""
         if path == ROOT_PATH:
             return {"Version": Variant("s", "257.9-1")} if interface == MANAGER else {}
+        if path.startswith(f"{ROOT_PATH}/job/"):
+            job = self._jobs.numbered(path.rpartition("/")[2])
+            return _shown(job, interface) if job is not None else None
         unit = next((unit for unit in self.machine.units.units.values() if unit_path(unit.name) == path), None)
         if unit is None:
             label = path.removeprefix(f"{ROOT_PATH}/unit/")
@@ -67,7 +69,7 @@ class SimulatedSystemd(StandIn):
                 "ActiveState": Variant("s", unit.active_state),
                 "SubState": Variant("s", unit.sub_state),
                 "FreezerState": Variant("s", "frozen" if unit.frozen else "running"),
-                "Job": Variant("(uo)", self._job_of(unit.name)),
+                "Job": Variant("(uo)", (job.number, job_path(job)) if (job := self._jobs.of(unit.name)) else (0, "/")),
             }
         if interface == f"org.freedesktop.systemd1.{unit.kind}":
             alive = unit.active_state in {"active", "activating", "deactivating", "reloading"}
@@ -147,35 +149,15 @@ class SimulatedSystemd(StandIn):
         return Reply()
 
     def _queue(self, kind: str, unit: SimulatedUnit, perform: Callable[[], Coroutine[Any, Any, str]]) -> Reply:
-        """Enqueue a job with mode `replace`: one that is under way for the unit is cancelled."""
-        self._job_count += 1
-        number, path = self._job_count, f"{ROOT_PATH}/job/{self._job_count}"
-        under_way = self._jobs.pop(unit.name, None)
-        if under_way is not None:
-            under_way[1].cancel()
-            self._removed(under_way[0], unit.name, "canceled")
+        return Reply("o", (job_path(self._jobs.enqueue(kind, unit.name, perform)),))
+
+    def _began(self, job: UnitJob) -> None:
         if self._subscribed:
-            self.emit(ROOT_PATH, MANAGER, "JobNew", "uos", (number, path, unit.name))
+            self.emit(ROOT_PATH, MANAGER, "JobNew", "uos", (job.number, job_path(job), job.unit))
 
-        async def carry_out() -> None:
-            operation = Operation("job", unit.name, kind)
-            try:
-                result = await self.machine.faults.guard(operation, perform)
-            except OSError:
-                result = "failed"
-            del self._jobs[unit.name]
-            self._removed(number, unit.name, result or "done")
-
-        self._jobs[unit.name] = (number, self.machine.background(carry_out()))
-        return Reply("o", (path,))
-
-    def _job_of(self, name: str) -> tuple[int, str]:
-        number = self._jobs[name][0] if name in self._jobs else 0
-        return (number, f"{ROOT_PATH}/job/{number}" if number else "/")
-
-    def _removed(self, number: int, name: str, result: str) -> None:
+    def _ended(self, job: UnitJob, result: str) -> None:
         if self._subscribed:
-            self.emit(ROOT_PATH, MANAGER, "JobRemoved", "uoss", (number, f"{ROOT_PATH}/job/{number}", name, result))
+            self.emit(ROOT_PATH, MANAGER, "JobRemoved", "uoss", (job.number, job_path(job), job.unit, result))
 
     def _changed(self, unit: SimulatedUnit) -> None:
         if self._subscribed:
@@ -206,6 +188,11 @@ def unit_path(name: str) -> str:
     return f"{ROOT_PATH}/unit/{escape(name)}"
 
 
+def job_path(job: UnitJob) -> str:
+    """Return a job's object path."""
+    return f"{ROOT_PATH}/job/{job.number}"
+
+
 def pack(cpus: frozenset[int]) -> bytes:
     """Return CPUs as the bit mask that systemd sends: bit n of byte m is CPU 8m+n."""
     value = sum(1 << cpu for cpu in cpus)
@@ -216,6 +203,15 @@ def unpack(mask: bytes) -> frozenset[int]:
     """Return the CPUs of a mask."""
     value = int.from_bytes(mask, "little")
     return frozenset(bit for bit in range(value.bit_length()) if value >> bit & 1)
+
+
+def _shown(job: UnitJob, interface: str) -> dict[str, Variant]:
+    properties = {
+        "Id": Variant("u", job.number),
+        "Unit": Variant("(so)", (job.unit, unit_path(job.unit))),
+        "JobType": Variant("s", job.kind),
+    }
+    return properties if interface == JOB else {}
 
 
 def _absent(label: str) -> dict[str, Variant]:

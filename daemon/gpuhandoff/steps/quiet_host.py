@@ -30,7 +30,7 @@ class QuietHost:
         units = []
         for name in arguments["units"]:
             unit = await host.units.unit(str(name))
-            if unit is not None and unit.is_active and await _freezer(host, unit.name) == "running":
+            if unit is not None and unit.active_state == "active" and await _freezer(host, unit.name) == "running":
                 units.append(unit.name)
         processes = [
             entry

@@ -67,7 +67,7 @@ class StopDisplay:
             return
         unit = await host.units.unit(name)
         if unit is not None and unit.active_state == "active":
-            if unit.queued:  # its stop, which still waits for another unit's: a start takes its place
+            if unit.is_stopping:  # its stop still waits for another unit's: a start takes its place
                 await host.units.start(name, timeout=START_TIMEOUT)
             return
         with contextlib.suppress(RemoteError):  # logind gone: all the more reason to start the display manager

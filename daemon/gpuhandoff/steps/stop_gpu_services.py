@@ -36,7 +36,7 @@ class StopGpuServices:
         """Start them in reverse; five handovers use up nvidia-powerd's start limit (peers' pain 34)."""
         for name in reversed(saved["running"]):
             unit = await host.units.unit(name)
-            if unit is None or unit.active_state != "active" or unit.queued:  # its stop may still wait for another unit's
+            if unit is None or unit.active_state != "active" or unit.is_stopping:
                 await host.units.reset_failed(name)
                 await host.units.start(name, timeout=TIMEOUT)
                 unit = await host.units.unit(name)

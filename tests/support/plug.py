@@ -14,13 +14,8 @@ async def pull(machine: SimulatedMachine) -> list[PciDevice]:
     taken = []
     for address in reversed(FUNCTIONS):
         device = machine.pci.devices[address]
-        if device.driver is not None:
-            await machine.pci._detach(device, device.driver)
+        await machine.pci.remove(device)
         device.override, device.control, device.d3cold_allowed = "", "on", True  # the next one is a new device
-        machine.tree.remove(f"/sys/bus/pci/devices/{address}")
-        machine.tree.remove(device.path)
-        del machine.pci.devices[address]
-        machine.uevents.emit("remove", device.path, "pci")
         taken.append(device)
     return taken[::-1]
 

@@ -83,3 +83,11 @@ def test_why_the_desktop_stays_or_ends() -> None:
     assert why_desktop_stays(machine, NVIDIA) == "It stays: it is on 0000:00:02.0 (UHD Graphics 770)."
     assert why_desktop_stays(machine, machine.gpus[0]) == "It ends: this card shows it to alice."
     assert why_desktop_stays(world(NVIDIA, INTEL, desktop=False), NVIDIA) == "There is none that could end."
+
+
+def test_a_card_with_two_display_functions_is_named_by_either() -> None:
+    both = [Function(PciAddress(0, 1, 0, place), 0x1002, 0x7187, 0x030000 + 0x8000 * place) for place in range(2)]
+    first, second = (Gpu(one.address, "X1300", tuple(sorted(both, key=lambda each: each != one))) for one in both)
+    found = world(first, second)
+    assert [found.gpu(one.address) for one in both] == [first, second]
+    assert found.gpu(PciAddress(0, 1, 0, 2)) is None

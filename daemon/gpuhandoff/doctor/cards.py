@@ -52,6 +52,15 @@ def _of_card(world: World, gpu: Gpu, verdict: Verdict, state: State, reason: str
 
 def _group(world: World, gpu: Gpu) -> Iterator[Finding]:
     address = str(gpu.address)
+    if gpu.virtual_functions:
+        yield Finding(
+            Severity.PROBLEM,
+            "sharing",
+            f"{gpu.name} cannot be lent: it is shared out as virtual functions (SR-IOV).",
+            ", ".join(str(one) for one in gpu.virtual_functions),
+            f"Shut down the guests that use them, then `echo 0 | sudo tee {gpu.address.sysfs}/sriov_numvfs`.",
+            address,
+        )
     if gpu.breakers:
         names = ", ".join(f"{one.address} ({one.kind}, {one.driver})" for one in gpu.breakers)
         yield Finding(

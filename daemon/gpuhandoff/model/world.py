@@ -58,7 +58,8 @@ class Function:
     subsystem_device: int = 0
     reset_methods: tuple[str, ...] = ()
     """What reset_method lists, in the order in which they are tried; none where the kernel found none."""
-
+    is_virtual: bool = False
+    """Whether it is a virtual function (SR-IOV), made by the driver of its physical one."""
     power: Power = field(default_factory=Power)
 
     @property
@@ -197,6 +198,8 @@ class Gpu:
     group: tuple[Function, ...] = ()
     ports: tuple[Function, ...] = ()
     """Bridges in these groups, which may stay with the host (kernel.md 3)."""
+    virtual_functions: tuple[PciAddress, ...] = ()
+    """What it is shared out as (SR-IOV): each is a device of its own, which guests have without the card."""
     upstream_port: PciAddress | None = None
     audio: tuple[Function, ...] = ()
     """Intel graphics only: sound devices that are no function of the card, and play through its outputs (kernel.md 1.3)."""
@@ -288,7 +291,5 @@ class World:
 
     def gpu(self, address: PciAddress) -> Gpu | None:
         """Return the GPU at `address`, which may also name one of its other functions."""
-        for gpu in self.gpus:
-            if any(function.address == address for function in gpu.functions):
-                return gpu
-        return None
+        named = [gpu for gpu in self.gpus if any(function.address == address for function in gpu.functions)]
+        return min(named, key=lambda gpu: gpu.address != address, default=None)

@@ -27,6 +27,7 @@ _NAMED = 5
 def refuse_handoff(world: World, gpu: Gpu, options: Options) -> None:
     """Raise the first reason why this GPU cannot be handed off as asked; return when there is none."""
     _refuse_guest(gpu)
+    _refuse_sharing(gpu)
     _refuse_isolation(world, gpu)
     _refuse_modules(world, gpu)
     _refuse_resources(world, options)
@@ -39,6 +40,17 @@ def _refuse_guest(gpu: Gpu) -> None:
         raise WrongStateError(
             f"{gpu.address} ({gpu.name}) is already with a virtual machine: {gpu.guest.name} "
             f"(pid {gpu.guest.pid}) has it open."
+        )
+
+
+def _refuse_sharing(gpu: Gpu) -> None:
+    """vfio-pci takes no card with virtual functions (kernel.md 3), which guests may have."""
+    if gpu.virtual_functions:
+        named = ", ".join(str(address) for address in gpu.virtual_functions)
+        raise UnsupportedError(
+            f"{gpu.address} ({gpu.name}) is shared out as virtual functions (SR-IOV), {named}, and the kernel lends no card "
+            "that has any. Shut down the guests that use them, then remove them: "
+            f"`echo 0 | sudo tee {gpu.address.sysfs}/sriov_numvfs`."
         )
 
 

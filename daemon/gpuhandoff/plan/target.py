@@ -21,6 +21,12 @@ def choose(world: World, operation: Operation, wanted: PciAddress | None, away: 
         gpu = world.gpu(wanted)
         if gpu is None and wanted in away:
             raise NotFoundError(_gone([wanted]))
+        whole = next((gpu for gpu in world.gpus if wanted in gpu.virtual_functions), None)
+        if whole is not None:
+            raise NotFoundError(
+                f"{wanted} is a virtual function (SR-IOV) of {whole.address} ({whole.name}), and gpuhandoff lends whole "
+                "cards. libvirt gives it to a guest by itself, as a hostdev with managed='yes'."
+            )
         if gpu is None:
             raise NotFoundError(f"There is no GPU at {wanted}. This machine has {_names(world.gpus)}.")
         return gpu

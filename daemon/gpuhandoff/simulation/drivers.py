@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 
 from gpuhandoff.simulation.pci import BRIDGE
 from gpuhandoff.simulation.tree import failure
+from gpuhandoff.simulation.virtual_functions import virtual_functions
 
 if TYPE_CHECKING:
     from gpuhandoff.simulation.machine import SimulatedMachine
@@ -88,6 +89,8 @@ class VfioDriver(Driver):
         """Evict a firmware framebuffer, allow runtime suspend, make the group's node."""
         if not self.machine.iommu or device.pci_class >> 8 == BRIDGE:
             raise failure(errno.EINVAL, f"{device.path}/driver")
+        if virtual_functions(self.machine, device):  # "Cannot bind to PF with SR-IOV enabled" (kernel.md 3)
+            raise failure(errno.EBUSY, f"{device.path}/driver")
         if device.is_vga:
             self.machine.graphics.evict_firmware(device)
         self.machine.vfio.add(device)

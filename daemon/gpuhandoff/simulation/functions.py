@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 
 from gpuhandoff.simulation.pci import DEVICES, PciDevice
 from gpuhandoff.simulation.tree import Link, failure
+from gpuhandoff.simulation.virtual_functions import add_virtual_function
 
 if TYPE_CHECKING:
     from gpuhandoff.simulation.machine import SimulatedMachine
@@ -43,6 +44,8 @@ def add_function(machine: SimulatedMachine, device: PciDevice) -> None:
         tree.add(f"{GROUPS}/{device.group}/devices/{device.address}", Link(path))
         tree.text(f"{GROUPS}/{device.group}/type", "DMA-FQ\n")
         tree.text(f"{GROUPS}/{device.group}/reserved_regions", lambda: _reserved(machine, device.group))
+    if device.physical is not None:
+        add_virtual_function(machine, device, device.physical)
     machine.uevents.emit("add", path, "pci")
 
 

@@ -138,6 +138,23 @@ def intel_graphics(*, boot_vga: bool = True) -> PciDevice:
     )
 
 
+def virtual_functions(physical: PciDevice, count: int) -> tuple[PciDevice, ...]:
+    """Return the virtual functions (SR-IOV) of a card: in its slot, each in an IOMMU group of its own, with no outputs."""
+    address, group = physical.address, 100 * (physical.group + 1)
+    return tuple(
+        PciDevice(
+            PciAddress(address.domain, address.bus, address.device, address.function + number),
+            physical.vendor,
+            physical.device,
+            physical.pci_class,
+            group + number,
+            parent=physical.parent,
+            physical=physical,
+        )
+        for number in range(1, count + 1)
+    )
+
+
 def intel_audio() -> PciDevice:
     """Return the mainboard's audio, which also carries the sound of Intel's own graphics."""
     return PciDevice(PciAddress(0, 0, 0x1F, 3), INTEL, 0x7AD0, AUDIO, 12, name="Alder Lake-S HD Audio")

@@ -38,6 +38,8 @@ class PciDevice:
     pci_class: int
     group: int
     parent: PciDevice | None = None
+    physical: PciDevice | None = None
+    """Whose virtual function it is (SR-IOV)."""
     subsystem: tuple[int, int] = (0x1043, 0x8800)
     name: str = ""
     boot_vga: bool = False
@@ -124,6 +126,16 @@ class PciBus:
         del self.drivers[driver.name]
         self._tree.remove(f"{DRIVERS}/{driver.name}")
         self._machine.uevents.emit("remove", f"{DRIVERS}/{driver.name}", "drivers")
+
+    async def remove(self, device: PciDevice) -> None:
+        """Take a function off the bus; its driver goes first."""
+        if device.driver is not None:
+            async with self._locked(device):
+                await self._detach(device, device.driver)
+        self._tree.remove(f"{DEVICES}/{device.address}")
+        self._tree.remove(device.path)
+        del self.devices[str(device.address)]
+        self._machine.uevents.emit("remove", device.path, "pci")
 
     async def unbind(self, driver: Driver, text: str) -> None:
         """Write to a driver's `unbind`: it never reports that a driver could not cope (kernel.md fact 5)."""

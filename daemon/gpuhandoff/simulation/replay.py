@@ -104,6 +104,11 @@ def _devices(gpus: Iterable[Json]) -> dict[str, PciDevice]:
                 device.name = gpu["name"]
                 device.connectors = tuple((each["name"], each["connected"]) for each in gpu.get("connectors", ()))
                 device.bars = tuple(_bar(bar) for bar in gpu.get("bars", ()))
+        for address in gpu.get("virtual_functions", ()):
+            card, group = found[gpu["address"]], 800 + len(found)
+            found[address] = PciDevice(
+                PciAddress.parse(address), card.vendor, card.device, card.pci_class, group, parent=above, physical=card
+            )
         for one in (*gpu["group"], *gpu.get("audio", ())):
             found.setdefault(one["address"], _device(one))
     return found

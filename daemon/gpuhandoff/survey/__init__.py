@@ -47,7 +47,7 @@ async def _survey(
     host: Host, services: Sequence[str], *, with_processes: bool, with_mappings: bool, people: World | None
 ) -> World:
     functions = pci.functions(host)
-    gpus = [await _gpu(host, display, functions) for display in functions if display.is_display]
+    gpus = [await _gpu(host, display, functions) for display in functions if display.is_display and not display.is_virtual]
     gpus = graphics.with_consoles(host, gpus)
     try:
         async with asyncio.TaskGroup() as asked:  # systemd and logind answer while a thread looks at all processes
@@ -115,6 +115,7 @@ async def _gpu(host: Host, display: Function, functions: Sequence[Function]) -> 
         ports=tuple(one for one in others if one.is_bridge),
         upstream_port=pci.upstream_port(host, display.address),
         audio=pci.audio(host, display, functions),
+        virtual_functions=pci.virtual_functions(host, display.address),
     )
     return replace(
         gpu,

@@ -32,9 +32,10 @@ def belongs(display: Function, one: Function) -> bool:
     """Tell whether a function moves with a display function: it shares its slot, and its maker or its IOMMU group.
 
     A card may have each of its functions in a group of its own. In the slot of an AMD processor's graphics (1002) sit also
-    its USB controllers, its security processor and the mainboard's sound (1022), which are nobody's card.
+    its USB controllers, its security processor and the mainboard's sound (1022), which are nobody's card. Virtual functions
+    (SR-IOV) follow their physical one's address, often in its slot: the card is lent without them, and they without it.
     """
-    if not one.address.same_slot(display.address) or one.is_bridge:
+    if not one.address.same_slot(display.address) or one.is_bridge or one.is_virtual:
         return False
     return one.vendor == display.vendor or one.iommu_group == display.iommu_group
 
@@ -64,6 +65,13 @@ def _bus(host: Host, function: Function) -> tuple[str, ...]:
 def _connected(one: tuple[str, ...], other: tuple[str, ...]) -> bool:
     """Tell whether two buses are the same, or have the same one two bridges further up."""
     return one == other or (len(one) > _BRIDGES and one[:-_BRIDGES] == other[:-_BRIDGES])
+
+
+def virtual_functions(host: Host, address: PciAddress) -> tuple[PciAddress, ...]:
+    """Return the virtual functions (SR-IOV) that a function has, ascending."""
+    names = (name for name in host.kernel.entries(address.sysfs) if name.startswith("virtfn"))
+    links = (host.kernel.link(f"{address.sysfs}/{name}") for name in names)
+    return tuple(sorted(PciAddress.parse(link) for link in links if link is not None))
 
 
 def upstream_port(host: Host, address: PciAddress) -> PciAddress | None:
@@ -105,6 +113,7 @@ def _function(host: Host, address: PciAddress) -> Function:
         subsystem_vendor=_number(host, f"{directory}/subsystem_vendor", absent=0) if display else 0,
         subsystem_device=_number(host, f"{directory}/subsystem_device", absent=0) if display else 0,
         reset_methods=tuple(_text(host, f"{directory}/reset_method").split()) if display else (),
+        is_virtual=kernel.link(f"{directory}/physfn") is not None,
     )
 
 

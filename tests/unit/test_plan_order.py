@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from itertools import pairwise
 
 from hypothesis import assume, given
@@ -11,7 +12,7 @@ from gpuhandoff.config import HostSettings
 from gpuhandoff.errors import ProblemError
 from gpuhandoff.model.plan import Plan, PlannedStep
 from gpuhandoff.model.request import HolderPolicy, Hugepages, Options
-from gpuhandoff.model.world import World
+from gpuhandoff.model.world import Unit, World
 from gpuhandoff.plan.display import drives_display
 from gpuhandoff.plan.handoff import plan_handoff
 from gpuhandoff.plan.stacks import STACKS
@@ -77,6 +78,27 @@ def test_steps_that_are_never_left_out(world: World, wishes: Options) -> None:
 @given(worlds(), options())
 def test_the_display_stops_exactly_when_the_gpu_drives_it(world: World, wishes: Options) -> None:
     assert (step(planned(world, wishes), "stop-display") is not None) == drives_display(world, world.gpus[0])
+
+
+@given(worlds(), options())
+def test_nvidias_services_stop_for_cards_on_its_driver_and_for_no_other(world: World, wishes: Options) -> None:
+    stop = step(planned(world, wishes), "stop-gpu-services")
+    assert (stop is not None) == (bool(world.services) and world.gpus[0].display.driver == "nvidia")
+
+
+@given(worlds(), options(), st.booleans())
+def test_what_is_stopped_for_another_card_stays_stopped(world: World, wishes: Options, runs: bool) -> None:
+    world = replace(world, services=(Unit("ollama.service", "active" if runs else "inactive"),))
+    try:
+        plan = plan_handoff(world, world.gpus[0], wishes, SETTINGS, stopped={"ollama.service"})
+    except ProblemError:
+        assume(False)
+        raise
+    stop = step(plan, "stop-gpu-services")
+    assert (stop is not None) == (world.gpus[0].display.driver not in {None, "vfio-pci"})
+    if stop is not None:
+        assert stop.arguments == {"units": ["ollama.service"]}
+        assert stop.does == ("stop ollama.service" if runs else "keep ollama.service stopped")
 
 
 @given(worlds(), options())

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Collection, Iterable, Iterator
 
 from gpuhandoff.config import HostSettings
 from gpuhandoff.model.cpus import format_cpus
@@ -13,6 +13,7 @@ from gpuhandoff.model.world import Gpu, World
 from gpuhandoff.plan.display import drives_display, people_shown, sessions_shown
 from gpuhandoff.plan.refusal import name_holders, refuse_handoff, unsettled
 from gpuhandoff.plan.risk import refuse_risk, risk_of
+from gpuhandoff.plan.services import stop_services
 from gpuhandoff.plan.stacks import loaded_stack, native, shares_driver
 from gpuhandoff.plan.windows import resize_bars
 
@@ -23,14 +24,22 @@ CONFINED_UNITS = ("init.scope", "system.slice", "user.slice")
 """All of the host but machine.slice, where libvirt keeps guests (kernel.md 6)."""
 
 
-def plan_handoff(world: World, gpu: Gpu, options: Options, settings: HostSettings, verdict: Verdict | None = None) -> Plan:
+def plan_handoff(
+    world: World,
+    gpu: Gpu,
+    options: Options,
+    settings: HostSettings,
+    verdict: Verdict | None = None,
+    stopped: Collection[str] = (),
+) -> Plan:
     """Return the steps that lend `gpu` to a guest, or raise the reason why it cannot be (ProblemError).
 
-    `verdict`: what to expect of the card afterwards; None expects nothing bad.
+    `verdict`: what to expect of the card afterwards; None expects nothing bad. `stopped`: services that are stopped for
+    other GPUs which are away.
     """
     refuse_handoff(world, gpu, options)
     refuse_risk(gpu, options, verdict)
-    leave = _leave_host(world, gpu, options, settings)
+    leave = _leave_host(world, gpu, options, settings, stopped)
     move = _move(world, gpu, options, settings, risk_of(verdict))
     return Plan(Operation.HANDOFF, gpu.address, (*leave, *move, *_make_room(world, options, settings)), gpu.nodes)
 
@@ -40,7 +49,9 @@ def device_nodes(gpu: Gpu) -> list[str]:
     return sorted({*gpu.cards, *(node for holder in gpu.holders for node in holder.nodes)})
 
 
-def _leave_host(world: World, gpu: Gpu, options: Options, settings: HostSettings) -> Iterator[PlannedStep]:
+def _leave_host(
+    world: World, gpu: Gpu, options: Options, settings: HostSettings, stopped: Collection[str]
+) -> Iterator[PlannedStep]:
     with_whom = options.vm or "a virtual machine"
     yield PlannedStep(
         "inhibit-sleep",
@@ -51,9 +62,9 @@ def _leave_host(world: World, gpu: Gpu, options: Options, settings: HostSettings
     yield PlannedStep("load-vfio", {}, "load vfio-pci")
     if drives_display(world, gpu):
         yield _stop_display(world, gpu)
-    services = [unit.name for unit in world.services if unit.is_active]
-    if services and native(gpu.display):
-        yield PlannedStep("stop-gpu-services", {"units": services}, f"stop {', '.join(services)}")
+    services = stop_services(world, gpu, stopped)
+    if services is not None:
+        yield services
     if gpu.holders:
         terminate = options.holders is HolderPolicy.TERMINATE
         ended = unsettled(world, gpu)

@@ -18,6 +18,7 @@ from gpuhandoff.model.world import Gpu, Holder, World
 from gpuhandoff.plan.conditions import iommu_off, wants_direct
 from gpuhandoff.plan.display import drives_display, ends_with_display, people_shown
 from gpuhandoff.plan.layout import showing_now
+from gpuhandoff.plan.services import concerns
 from gpuhandoff.plan.stacks import can_unbind, loaded_stack, native, pinned_by_sound, shares_driver
 
 _NAMED = 5
@@ -161,7 +162,7 @@ def _refuse_holders(world: World, gpu: Gpu, options: Options) -> None:
 def unsettled(world: World, gpu: Gpu) -> list[Holder]:
     """Return the holders that neither the display's end nor that of the GPU services takes away."""
     shown = drives_display(world, gpu)
-    services = {unit.name for unit in world.services}
+    services = {unit.name for unit in world.services if concerns(unit.name, gpu)}
     return [
         holder
         for holder in gpu.holders

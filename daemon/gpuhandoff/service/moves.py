@@ -31,6 +31,7 @@ from gpuhandoff.service.power import Power
 from gpuhandoff.steps.bind_vfio import refuse_guest
 from gpuhandoff.transaction.journal import JournalDirectory
 from gpuhandoff.transaction.runner import Observer, Runner, Terms
+from gpuhandoff.transaction.shares import Shares
 
 log = logging.getLogger(__name__)
 
@@ -118,7 +119,8 @@ class Moves:
             whom = f"to {record.vm}" if record.vm else "already"
             raise WrongStateError(f"{gpu.address} ({gpu.name}) is handed off {whom}.")
         self._inhibitors.refuse()
-        return plan_handoff(world, gpu, options, self._configuration().host, self._verdict(world, gpu))
+        stopped = Shares(self._journals).stopped_services(gpu.address)
+        return plan_handoff(world, gpu, options, self._configuration().host, self._verdict(world, gpu), stopped)
 
     async def _handoff(self, job: Job) -> None:
         """Check, say that it begins, wait for who has asked for that, check again, and run; others may move meanwhile."""

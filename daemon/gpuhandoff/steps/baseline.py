@@ -21,10 +21,16 @@ def without(step: str, captured: Json, others: Sequence[Json]) -> Json:
 
 
 def upon(step: str, saved: Json, others: Sequence[Json]) -> Json:
-    """Return what an undo has to come back to while other GPUs are away: pages that were added for them stay."""
-    if step != "back-guest-memory" or "pages" not in saved:
-        return saved
-    return {**saved, "pages": int(saved["pages"]) + _added(saved, others)}
+    """Return what an undo has to come back to while other GPUs are away.
+
+    Pages that were added for them stay. Services that were stopped for them as well stay stopped, and are started with the
+    last of these GPUs: one may need the driver of another.
+    """
+    if step == "back-guest-memory" and "pages" in saved:
+        return {**saved, "pages": int(saved["pages"]) + _added(saved, others)}
+    if step == "stop-gpu-services":
+        return {**saved, "running": [name for name in saved["running"] if name not in _stopped(others)]}
+    return saved
 
 
 def _modules(captured: Json, others: Sequence[Json]) -> Json:
@@ -44,6 +50,16 @@ def _added(saved: Json, others: Sequence[Json]) -> int:
     return sum(int(one["added"]) for one in others if one.get("size_kib") == saved["size_kib"])
 
 
+def _services(captured: Json, others: Sequence[Json]) -> Json:
+    """Services that do not run because they were stopped for other GPUs are to run again when all are back."""
+    waiting = [name for name in captured["idle"] if name in _stopped(others)]
+    return {**captured, "running": [*captured["running"], *waiting]}
+
+
+def _stopped(others: Sequence[Json]) -> set[str]:
+    return {str(name) for one in others for name in one.get("running", ())}
+
+
 def _processors(captured: Json, others: Sequence[Json]) -> Json:
     """CPUs, interrupts, queues and governors were as the first of them found them."""
     first = others[0]
@@ -56,4 +72,5 @@ _CORRECTIONS: Mapping[str, Callable[[Json, Sequence[Json]], Json]] = {
     "load-vfio": _modules,
     "back-guest-memory": _memory,
     "confine-host": _processors,
+    "stop-gpu-services": _services,
 }

@@ -19,13 +19,15 @@ class StopGpuServices:
     volatile = False
 
     async def capture(self, host: Host, arguments: Json) -> Json:
-        """Remember which of the units run."""
-        running = []
+        """Remember which of the units run; the others may be stopped for a GPU that is away (`baseline`)."""
+        running, idle = [], []
         for name in arguments["units"]:
             unit = await host.units.unit(str(name))
             if unit is not None and unit.is_active:
                 running.append(unit.name)
-        return {"running": running}
+            else:
+                idle.append(str(name))
+        return {"running": running, "idle": idle}
 
     async def apply(self, host: Host, arguments: Json, saved: Json) -> None:
         """Stop them."""

@@ -29,6 +29,10 @@ class Shares:
         else:
             await step.undo(host, entry.arguments, upon(entry.name, entry.saved, [one.saved for one in others]))
 
+    def stopped_services(self, gpu: PciAddress) -> frozenset[str]:
+        """Return the GPU services that other GPUs, which are away, will start again."""
+        return frozenset(name for saved in self._saved(gpu, "stop-gpu-services") for name in saved.get("running", ()))
+
     def _saved(self, gpu: PciAddress, step: str) -> list[Json]:
         return [one.saved for one in self._others(gpu, step)]
 

@@ -140,8 +140,8 @@ def test_a_dma_buf_is_told_by_who_exported_it(tmp_path: Path, monkeypatch: pytes
         return contextlib.nullcontext(["pos:\t0\n", "size:\t4096\n", "exp_name:\tdrm\n"])
 
     monkeypatch.setattr("builtins.open", opened)
-    assert _buffer("1", "7", {f"{DMA_BUF}drm"}) == f"{DMA_BUF}drm"
-    assert _buffer("1", "7", {f"{DMA_BUF}nvidia"}) == ""
+    assert _buffer("/proc/1", "7", {f"{DMA_BUF}drm"}) == f"{DMA_BUF}drm"
+    assert _buffer("/proc/1", "7", {f"{DMA_BUF}nvidia"}) == ""
 
 
 def test_the_processes_door_says_how_each_holds_what() -> None:

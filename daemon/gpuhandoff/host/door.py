@@ -142,7 +142,7 @@ class Processes(Protocol):
         """
 
     def state(self, process: Process) -> str | None:
-        """Return the one-letter state (R, S, D, T, ...), or None when the process is gone."""
+        """Return the one-letter state (R, S, D, T, ...), or None when the process is gone: with its last thread."""
 
     def signal(self, process: Process, number: int) -> bool:
         """Send a signal; False when the process is gone."""

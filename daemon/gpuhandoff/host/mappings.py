@@ -17,6 +17,8 @@ import struct
 import threading
 from collections.abc import Callable, Collection, Sequence
 
+from gpuhandoff.host.threads import others
+
 DELETED = " (deleted)"
 PATIENCE = 10.0
 """Seconds after the descriptors are read; a busy machine with two thousand processes needs one."""
@@ -46,6 +48,8 @@ class Question:
     def ask(self, descriptor: int) -> set[str] | None:
         """Return the names in /dev of what is mapped and shared, as mappings of a card are; None from an older kernel.
 
+        Raises ProcessLookupError for what has no memory: a thread of the kernel's, or one that has ended.
+
         That it can be (6.11 and later) takes a quarter of the time, as most of a process's mappings are private: its program
         and libraries. A private mapping of a node is thus not seen, unless the node is open as well.
         """
@@ -56,6 +60,8 @@ class Question:
             try:
                 fcntl.ioctl(descriptor, _PROCMAP_QUERY, query)
             except OSError as error:
+                if error.errno == errno.ESRCH and not names:
+                    raise
                 return names if error.errno in {errno.ENOENT, errno.ESRCH} else None
             name = self._name.value
             if name.startswith(_DEV):
@@ -99,25 +105,32 @@ class MappingScan:
 
 def mapped(pid: str, nodes: Collection[str], question: Question) -> set[str]:
     """Return which of the nodes a process has mapped; none when it is gone."""
-    try:
-        descriptor = os.open(f"/proc/{pid}/maps", os.O_RDONLY | os.O_CLOEXEC)
-    except OSError:
-        return set()
-    try:
-        names = question.ask(descriptor)
-        if names is None:
-            names = _read(descriptor)
-    except OSError:
-        return set()  # gone meanwhile
-    finally:
-        os.close(descriptor)
+    names = _names(f"/proc/{pid}", question)
+    if names is None:  # its first thread may have ended; all others have the same memory
+        names = next((found for thread in others(pid) if (found := _names(thread, question)) is not None), set())
     return {name.removesuffix(DELETED) for name in names}.intersection(nodes)
 
 
-def _read(descriptor: int) -> set[str]:
-    """Return the names of what is mapped from some /dev."""
-    names: set[str] = set()
+def _names(whose: str, question: Question) -> set[str] | None:
+    """Return the names of what a process or thread, by its directory in /proc, has mapped; None when it has no memory."""
+    try:
+        descriptor = os.open(f"{whose}/maps", os.O_RDONLY | os.O_CLOEXEC)
+    except OSError:
+        return None
+    try:
+        names = question.ask(descriptor)
+        return _read(descriptor) if names is None else names
+    except OSError:
+        return None  # gone meanwhile
+    finally:
+        os.close(descriptor)
+
+
+def _read(descriptor: int) -> set[str] | None:
+    """Return the names of what is mapped from some /dev, None where there is no memory at all."""
+    names: set[str] | None = None
     while data := os.read(descriptor, _READ):  # whole lines each time
+        names = names or set()
         if b" /dev/" in data:
             for line in data.decode(errors="replace").splitlines():
                 _, begins, rest = line.partition(" /dev/")

@@ -12,6 +12,7 @@ import psutil
 
 from gpuhandoff.host.door import OpenNode
 from gpuhandoff.host.scan import Found, scan
+from gpuhandoff.host.threads import others
 from gpuhandoff.model.world import Process
 
 _KTHREADD = 2
@@ -31,9 +32,13 @@ class MachineProcesses:
         return await asyncio.to_thread(lambda: _open_nodes(scan(nodes, mappings=mappings)))
 
     def state(self, process: Process) -> str | None:
-        """Return the one-letter state."""
-        fields = _stat(process.pid)
-        return fields[0] if fields is not None and int(fields[_START]) == process.start_time and fields[0] != "Z" else None
+        """Return the one-letter state; that of another thread where the first one has ended and the process has not."""
+        fields = _stat(f"/proc/{process.pid}")
+        if fields is None or int(fields[_START]) != process.start_time:
+            return None
+        if fields[0] != "Z":
+            return fields[0]
+        return next((each[0] for thread in others(str(process.pid)) if (each := _stat(thread)) is not None), None)
 
     def signal(self, process: Process, number: int) -> bool:
         """Send a signal by pidfd, to this very process."""
@@ -65,17 +70,17 @@ _START = 19
 """Start time is field 22 of /proc/PID/stat, the 20th after the name."""
 
 
-def _stat(pid: int) -> list[str] | None:
-    """Return the fields of /proc/PID/stat after the name, which may contain anything."""
+def _stat(whose: str) -> list[str] | None:
+    """Return the fields of /proc/PID/stat, or of a thread's, after the name, which may contain anything."""
     try:
-        with open(f"/proc/{pid}/stat", "rb") as file:
+        with open(f"{whose}/stat", "rb") as file:
             return file.read().decode(errors="replace").rpartition(")")[2].split()
     except OSError:
         return None
 
 
 def _process(pid: int) -> Process | None:
-    fields = _stat(pid)
+    fields = _stat(f"/proc/{pid}")
     if fields is None or pid == _KTHREADD or int(fields[1]) == _KTHREADD:
         return None
     try:
@@ -109,7 +114,7 @@ def _pidfd(process: Process) -> Iterator[int | None]:
         yield None
         return
     try:
-        fields = _stat(process.pid)
+        fields = _stat(f"/proc/{process.pid}")
         yield descriptor if fields is not None and int(fields[_START]) == process.start_time else None
     finally:
         os.close(descriptor)

@@ -15,6 +15,7 @@ from collections import deque
 from collections.abc import Collection, Iterator, Mapping
 
 from gpuhandoff.host.mappings import DELETED, MappingScan
+from gpuhandoff.host.threads import others
 
 DMA_BUF = "dmabuf:"
 """Begins the name of a kind of dma-bufs, `dmabuf:amdgpu`: by who exports them. They pin its module (kernel.md 8)."""
@@ -43,7 +44,9 @@ def scan(nodes: Collection[str], *, mappings: bool = True) -> Found:
     def look() -> None:
         for pid in _taken(left):
             held: dict[str, list[str]] = {}
-            _descriptors(pid, wanted, numbers, buffers, held)
+            if not _descriptors(f"/proc/{pid}", wanted, numbers, buffers, held):
+                for thread in others(pid):
+                    _descriptors(thread, wanted, numbers, buffers, held)
             if held:
                 found[pid] = held
 
@@ -73,16 +76,17 @@ def _numbers(nodes: Collection[str]) -> Mapping[int, str]:
 
 
 def _descriptors(
-    pid: str, nodes: frozenset[str], numbers: Mapping[int, str], buffers: Collection[str], held: dict[str, list[str]]
-) -> None:
-    path = f"/proc/{pid}/fd"
+    whose: str, nodes: frozenset[str], numbers: Mapping[int, str], buffers: Collection[str], held: dict[str, list[str]]
+) -> bool:
+    """Note what a process or thread, by its directory in /proc, has open; tell whether it has anything at all open."""
+    path = f"{whose}/fd"
     try:
         names = os.listdir(path)
-        if not names:  # the kernel's own threads: half of all, on a machine that does little
-            return
+        if not names:  # the kernel's own threads, half of all on an idle machine, and a first thread that has ended
+            return False
         directory = os.open(path, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
     except OSError:
-        return
+        return False
     readlink = os.readlink  # looked up sixty thousand times otherwise
     try:
         for name in names:
@@ -93,15 +97,16 @@ def _descriptors(
             if "/dev/" in text:
                 node = _node(name, directory, text, nodes, numbers)
             elif buffers and text.startswith(_DMA_BUF_LINKS):
-                node = _buffer(pid, name, buffers)
+                node = _buffer(whose, name, buffers)
             else:
                 continue
             if node:
                 _note(held, node, SHARED if node in buffers else OPEN)
     except OSError:
-        return  # gone meanwhile
+        pass  # gone meanwhile
     finally:
         os.close(directory)
+    return True
 
 
 def _node(name: str, directory: int, text: str, nodes: frozenset[str], numbers: Mapping[int, str]) -> str:
@@ -128,9 +133,9 @@ def _number(name: str, directory: int) -> int:
     return os.makedev(*_STATX_NUMBER.unpack_from(found, _STATX_NUMBER_AT))
 
 
-def _buffer(pid: str, name: str, buffers: Collection[str]) -> str:
+def _buffer(whose: str, name: str, buffers: Collection[str]) -> str:
     """Return which kind of dma-buf a descriptor is, of those asked for."""
-    with contextlib.suppress(OSError), open(f"/proc/{pid}/fdinfo/{name}", encoding="utf-8", errors="replace") as file:
+    with contextlib.suppress(OSError), open(f"{whose}/fdinfo/{name}", encoding="utf-8", errors="replace") as file:
         for line in file:
             key, _, value = line.partition(":")
             if key == "exp_name" and f"{DMA_BUF}{value.strip()}" in buffers:

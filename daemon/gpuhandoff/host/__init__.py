@@ -21,8 +21,10 @@ from gpuhandoff.host.door import (
 )
 from gpuhandoff.host.logins import Logins
 from gpuhandoff.host.units import Units
+from gpuhandoff.model.world import Process
 
 __all__ = [
+    "STOPPED",
     "Descriptors",
     "Host",
     "Kernel",
@@ -38,6 +40,9 @@ __all__ = [
 
 RECHECK = 0.25
 """Seconds between looks when no event comes: netlink may overflow (kernel.md 9), and some facts have no event."""
+STOPPED = frozenset({"T", "t"})
+"""States of a process that a signal or a debugger has stopped."""
+_CGROUPS = "/sys/fs/cgroup"
 
 
 @dataclass(frozen=True, slots=True)
@@ -55,6 +60,15 @@ class Host:
     def on_behalf(self, purpose: Purpose) -> Host:
         """Return this host for work with a purpose: nothing is begun while what it waits for is pending (see Kernel)."""
         return replace(self, kernel=self.kernel.on_behalf(purpose))
+
+    def stands_still(self, process: Process) -> bool:
+        """Tell whether a process is stopped or frozen: it hears of nothing, and lets go of nothing, until it may go on."""
+        if self.processes.state(process) in STOPPED:
+            return True
+        try:  # that of a group is also true where one above it is frozen (cgroup-v2.rst)
+            return "frozen 1" in self.kernel.read(f"{_CGROUPS}{process.cgroup}/cgroup.events").splitlines()
+        except OSError:
+            return False
 
     async def until(self, fulfilled: Callable[[], bool], *, timeout: float) -> bool:
         """Wait until `fulfilled()` is true, looking again at every kernel event; False after `timeout` seconds."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterable
 
 from gpuhandoff.model.world import Process
@@ -16,11 +17,21 @@ VITAL_UNITS = frozenset(
 )
 """Ended, they would take the machine, or whoever asks for the handoff, along."""
 _SYSTEM = "/system.slice"
-SOUND_SERVERS = frozenset({"pipewire", "wireplumber", "pulseaudio"})
 X_SERVERS = frozenset({"Xorg", "Xorg.bin", "X"})
 _PICTURE = ("/dev/dri/card", "/dev/fb")
 """Nodes that only somebody who shows a picture opens; programs that render use /dev/dri/renderD*."""
 _NVIDIA_MODESET = "/dev/nvidia-modeset"
+SOUND_SERVERS = frozenset({"pipewire", "pipewire-pulse", "pipewire-media-", "wireplumber", "pulseaudio"})
+"""By the kernel's name for the process, which is 15 letters long."""
+_SOUND_UNIT = re.compile(
+    r"(?:pipewire(?:-pulse|-media-session)?|wireplumber(?:@.+)?|pulseaudio)\.service"
+    r"|app-.*(?:pipewire|wireplumber|pulseaudio).*@autostart\.service"
+)
+"""The second kind is what a desktop starts where the user's manager has no unit for sound."""
+_UNIT_ITSELF = re.compile(
+    r"(?:/system\.slice|/user\.slice/user-(?P<uid>\d+)\.slice/user@(?P=uid)\.service(?:/[^/]+\.slice)*)/(?P<unit>[^/]+)"
+)
+"""A unit of the system's or of a user's own manager, and no group below it, as a container has."""
 
 
 def is_seat_service(process: Process) -> bool:
@@ -48,9 +59,18 @@ def _unit(process: Process) -> str:
 def follows_its_card(process: Process, nodes: Iterable[str]) -> bool:
     """Tell a sound server that watches the card: it closes the control node when the card goes (kernel.md 1.4).
 
-    Ended, it would leave its user without sound; waited for, it would never let go.
+    Ended, it would leave its user without sound; waited for, it would never let go. By the unit: one in a container keeps
+    the node for ever, as udev is not heard in its network namespace, and so may any program of that name. One that somebody
+    has started by hand is not known either, and counts as a holder. `Host.stands_still` tells whether it can let go at all.
     """
-    return process.name in SOUND_SERVERS and all(node.startswith("/dev/snd/control") for node in nodes)
+    return _is_sound_server(process) and all(node.startswith("/dev/snd/control") for node in nodes)
+
+
+def _is_sound_server(process: Process) -> bool:
+    found = _UNIT_ITSELF.fullmatch(process.cgroup)
+    if process.name not in SOUND_SERVERS or found is None or not _SOUND_UNIT.fullmatch(found["unit"]):
+        return False
+    return found["uid"] is None or int(found["uid"]) == process.uid
 
 
 def shows_picture(name: str, nodes: Iterable[str]) -> bool:

@@ -119,6 +119,8 @@ class Holder:
     """How it holds the nodes: open, mapped, dma-buf."""
     seat_service: bool = False
     """PID 1 or logind: they hold the node on behalf of a session, let go with it, and are never signalled."""
+    follows_card: bool = False
+    """A sound server that closes the control node when the card goes."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -13,7 +13,7 @@ from gpuhandoff.errors import (
     WrongStateError,
 )
 from gpuhandoff.model.request import HolderPolicy, Hugepages, Options
-from gpuhandoff.model.roles import follows_its_card, is_vital
+from gpuhandoff.model.roles import is_vital
 from gpuhandoff.model.world import Gpu, Holder, World
 from gpuhandoff.plan.conditions import iommu_off, wants_direct
 from gpuhandoff.plan.display import drives_display, ends_with_display, people_shown
@@ -167,7 +167,7 @@ def unsettled(world: World, gpu: Gpu) -> list[Holder]:
         holder
         for holder in gpu.holders
         if not holder.seat_service
-        and not follows_its_card(holder.process, holder.nodes)
+        and not holder.follows_card
         and holder.unit not in services
         and not (shown and ends_with_display(world, gpu, holder))
     ]

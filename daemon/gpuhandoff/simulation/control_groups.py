@@ -38,9 +38,10 @@ class ControlGroups:
             tree.text(f"{base}/memory.current", lambda: f"{self._current(path)}\n")
 
     def remove(self, path: str) -> None:
-        """Remove a group."""
-        self._wanted.pop(path, None)
-        self._frozen.discard(path)
+        """Remove a group with those below it."""
+        for one in [one for one in self._wanted if one == path or one.startswith(f"{path}/")]:
+            del self._wanted[one]
+            self._frozen.discard(one)
         self._machine.tree.remove(ROOT + path)
 
     def is_frozen(self, path: str) -> bool:
@@ -80,7 +81,7 @@ class ControlGroups:
         self.request(path, frozen=text.strip() == "1")
 
     def _events(self, path: str) -> str:
-        return f"populated {int(bool(self._machine.processes.in_cgroup(path)))}\nfrozen {int(path in self._frozen)}\n"
+        return f"populated {int(bool(self._machine.processes.in_cgroup(path)))}\nfrozen {int(self.is_frozen(path))}\n"
 
     def _processes(self, path: str) -> str:
         return "".join(f"{one.pid}\n" for one in self._machine.processes.in_cgroup(path) if one.cgroup == path)

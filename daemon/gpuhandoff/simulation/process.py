@@ -33,6 +33,8 @@ class SimulatedProcess:
     """Has a /dev of its own, as libvirt gives QEMU one: other inodes, of whose opening and closing inotify hears nothing."""
     nodes: list[Node] = field(default_factory=list)
     pending: set[int] = field(default_factory=set)
+    unheard: list[Callable[[], None]] = field(default_factory=list)
+    """What it will do about device events that came while it stood still."""
     on_end: list[Callable[[], None]] = field(default_factory=list)
     ended: asyncio.Event = field(default_factory=asyncio.Event)
 

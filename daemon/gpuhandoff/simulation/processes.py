@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import asyncio
 import signal
-from collections.abc import Collection, Iterable
+from collections.abc import Callable, Collection, Iterable
+from functools import partial
 from typing import TYPE_CHECKING
 
 from gpuhandoff.host.door import OpenNode
@@ -141,28 +142,40 @@ class SimulatedProcesses:
     def appeared(self, node: Node) -> None:
         """A node has come."""
         for process in self._processes.values():
-            self._follow(process, node)
+            self._react(process, partial(self._follow, process, node))
 
     def vanished(self, node: Node) -> None:
         """A node has lost its name; those who follow it close it, all others keep it open."""
         for process in self._processes.values():
             if process.follows and node.path.startswith(process.follows) and node in process.nodes:
                 delay = REACTION_SECONDS * self._machine.waits.pace
-                asyncio.get_running_loop().call_later(delay, self.release, process, node)
+                asyncio.get_running_loop().call_later(delay, self._react, process, partial(self.release, process, node))
 
     def deliver(self, process: SimulatedProcess) -> None:
-        """Act on pending signals as far as stopping and freezing let it."""
+        """Act on device events and pending signals as far as stopping and freezing let it."""
+        while process.unheard and not self._stands_still(process):
+            process.unheard.pop(0)()
         if (signal.SIGKILL in process.pending and not process.unkillable) or (
             process.pending & {signal.SIGTERM, signal.SIGHUP, signal.SIGINT}
             and not process.stubborn
-            and process.state not in {"T", "D"}
-            and not self._machine.control_groups.is_frozen(process.cgroup)
+            and process.state != "D"
+            and not self._stands_still(process)
         ):
             self._end_soon(process)
 
     def _touched(self, process: SimulatedProcess, node: Node) -> None:
         if not process.private_dev:
             self._machine.openings.touched(node.path)
+
+    def _stands_still(self, process: SimulatedProcess) -> bool:
+        return process.state == "T" or self._machine.control_groups.is_frozen(process.cgroup)
+
+    def _react(self, process: SimulatedProcess, reaction: Callable[[], None]) -> None:
+        """Do what a program does about a device event, later if it stands still now."""
+        if self._stands_still(process):
+            process.unheard.append(reaction)
+        else:
+            reaction()
 
     def _follow(self, process: SimulatedProcess, node: Node) -> None:
         if process.follows and node.path.startswith(process.follows) and node not in process.nodes:

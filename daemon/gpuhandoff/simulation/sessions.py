@@ -171,11 +171,14 @@ class Sessions:
         unit = self.machine.units.find(name)
         if unit is None:
             programs = (
-                Program("systemd-user", uid),
-                Program("pipewire", uid),
-                *((Program("wireplumber", uid, follows=self.sound),) if uid >= 1000 else ()),  # noqa: PLR2004
+                Program("systemd-user", uid, below="/init.scope"),
+                Program("pipewire", uid, below="/session.slice/pipewire.service"),
+                *((self._wireplumber(uid),) if uid >= 1000 else ()),  # noqa: PLR2004
             )
             unit = self.machine.units.add(
                 SimulatedUnit(name, f"/user.slice/user-{uid}.slice/{name}", programs, stop_timeout=120.0)
             )
         return unit
+
+    def _wireplumber(self, uid: int) -> Program:
+        return Program("wireplumber", uid, follows=self.sound, below="/session.slice/wireplumber.service")

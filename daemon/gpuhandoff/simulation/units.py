@@ -27,6 +27,8 @@ class Program:
     follows: str = ""
     stubborn: bool = False
     memory: int = 50 << 20
+    below: str = ""
+    """Which group below the unit's own it runs in: a user's manager has units of its own."""
 
 
 @dataclass(eq=False, slots=True)
@@ -101,7 +103,7 @@ class Units:
             self._enter(unit, "failed", "failed")
             return "failed"
         self.machine.control_groups.add(unit.control_group)
-        processes = [self.run(program, unit.control_group) for program in unit.programs]
+        processes = [self.run(program, unit.control_group + program.below) for program in unit.programs]
         unit.main = processes[0] if processes else None
         self._enter(unit, "active", "running" if unit.kind != "Slice" else "active")
         if unit.after_start is not None:
@@ -150,6 +152,7 @@ class Units:
         self, program: Program, cgroup: str, *, parent: SimulatedProcess | None = None, opens: tuple[str, ...] = ()
     ) -> SimulatedProcess:
         """Start a program in a cgroup."""
+        self.machine.control_groups.add(cgroup)
         return self.machine.processes.spawn(
             program.name,
             uid=program.uid,

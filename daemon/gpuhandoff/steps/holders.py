@@ -7,7 +7,7 @@ import signal
 from collections.abc import Callable, Collection, Iterable
 
 from gpuhandoff.host import Host, OpenNode
-from gpuhandoff.model.roles import SEAT_SERVICES, is_vital
+from gpuhandoff.model.roles import SEAT_SERVICES, follows_its_card, is_vital
 from gpuhandoff.model.world import Process
 
 FIRST_LOOK = 0.05
@@ -27,6 +27,11 @@ INDISPENSABLE = SEAT_SERVICES | {
 def is_indispensable(process: Process) -> bool:
     """Tell what must not be paused while a GPU moves."""
     return process.pid == 1 or process.name in INDISPENSABLE
+
+
+def follows(host: Host, one: OpenNode) -> bool:
+    """Tell who lets go by itself with the card: a sound server that watches it, and can."""
+    return follows_its_card(one.process, one.nodes) and not host.stands_still(one.process)
 
 
 async def wait_free(

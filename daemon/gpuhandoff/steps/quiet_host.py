@@ -6,13 +6,11 @@ import logging
 import signal
 
 from gpuhandoff.errors import RolledBackError
-from gpuhandoff.host import Host
+from gpuhandoff.host import STOPPED, Host
 from gpuhandoff.messages import RemoteError
 from gpuhandoff.model.plan import Json
 from gpuhandoff.model.world import Process
 from gpuhandoff.steps.holders import is_indispensable
-
-STOPPED = {"T", "t"}
 
 log = logging.getLogger(__name__)
 

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import logging
+from functools import partial
 
 from gpuhandoff.errors import InUseError
 from gpuhandoff.host import Host, OpenNode
 from gpuhandoff.model.plan import Json
-from gpuhandoff.model.roles import follows_its_card, is_vital
-from gpuhandoff.steps.holders import end, name_open, wait_free
+from gpuhandoff.model.roles import is_vital
+from gpuhandoff.steps.holders import end, follows, name_open, wait_free
 
 AFTERWARDS = 2.0
 """Seconds for logind to let go of a node that it had open for somebody who has just ended (kernel.md 11)."""
@@ -31,11 +32,12 @@ class SettleHolders:
     async def apply(self, host: Host, arguments: Json, saved: Json) -> None:
         """Wait, end what may be ended, wait again; raises InUseError naming who is left."""
         nodes = list(arguments["nodes"])
-        holding = await wait_free(host, nodes, timeout=float(arguments["grace"]), of=_counts)
+        counts = partial(_counts, host)
+        holding = await wait_free(host, nodes, timeout=float(arguments["grace"]), of=counts)
         if holding and arguments["terminate"]:
             log.info("ending who has the GPU open: %s", name_open(holding))
             await end(host, [one.process for one in holding])
-            holding = await wait_free(host, nodes, timeout=AFTERWARDS, of=_counts)
+            holding = await wait_free(host, nodes, timeout=AFTERWARDS, of=counts)
             if any(is_vital(one.process) for one in holding):
                 raise InUseError(f"The GPU is in use by what is never ended: {name_open(holding)}.")
             if holding:
@@ -53,8 +55,8 @@ class SettleHolders:
 
     async def holds(self, host: Host, arguments: Json, saved: Json) -> bool:
         """Tell whether nobody has the nodes open."""
-        return not any(_counts(one) for one in await host.processes.holding(list(arguments["nodes"])))
+        return not any(_counts(host, one) for one in await host.processes.holding(list(arguments["nodes"])))
 
 
-def _counts(one: OpenNode) -> bool:
-    return not follows_its_card(one.process, one.nodes)
+def _counts(host: Host, one: OpenNode) -> bool:
+    return not follows(host, one)

@@ -9,9 +9,9 @@ from gpuhandoff.errors import InUseError, RolledBackError
 from gpuhandoff.host import Host, OpenNode
 from gpuhandoff.messages import RemoteError
 from gpuhandoff.model.plan import Json
-from gpuhandoff.model.roles import follows_its_card, is_seat_service, shows_picture
+from gpuhandoff.model.roles import is_seat_service, shows_picture
 from gpuhandoff.model.world import Process, Session
-from gpuhandoff.steps.holders import end, name_open, wait_free
+from gpuhandoff.steps.holders import end, follows, name_open, wait_free
 
 STOP_TIMEOUT = 100.0
 """Seconds: longer than the units' own TimeoutStopSec (30 to 90 s), by which systemd kills what does not end."""
@@ -100,9 +100,7 @@ class StopDisplay:
         """
 
         def of_session(one: OpenNode) -> bool:
-            return is_seat_service(one.process) or (
-                _inside(one.process, groups) and not follows_its_card(one.process, one.nodes)
-            )
+            return is_seat_service(one.process) or (_inside(one.process, groups) and not follows(host, one))
 
         holding = await wait_free(host, nodes, timeout=LEFTOVER_GRACE, of=of_session)
         for _ in range(ROUNDS):

@@ -12,15 +12,16 @@ import contextlib
 import errno
 import logging
 from collections.abc import Coroutine, Iterable, Mapping, Sequence
+from functools import partial
 from typing import Any
 
 from gpuhandoff.errors import InUseError, ProblemError, RolledBackError
 from gpuhandoff.host import Host, OpenNode
 from gpuhandoff.model.plan import Json
-from gpuhandoff.model.roles import follows_its_card, is_seat_service
+from gpuhandoff.model.roles import is_seat_service
 from gpuhandoff.model.world import VFIO_DRIVER
 from gpuhandoff.steps.bind_vfio import refuse_guest
-from gpuhandoff.steps.holders import name_open, wait_free
+from gpuhandoff.steps.holders import follows, name_open, wait_free
 from gpuhandoff.steps.pci_function import (
     DEVICES,
     driver_of,
@@ -179,16 +180,17 @@ async def _refuse_latecomers(host: Host, nodes: Iterable[str], *, unbinding: boo
     Where modules are removed, which fails at once, only sound and I2C block, whose functions are unbound all the same.
     """
     blocking = [node for node in nodes if unbinding or node.startswith(_BLOCKING)]
-    if not blocking or not any(map(_counts, await host.processes.holding(blocking, mappings=unbinding))):
+    counts = partial(_counts, host)
+    if not blocking or not any(map(counts, await host.processes.holding(blocking, mappings=unbinding))):
         return
-    holding = await wait_free(host, blocking, timeout=PATIENCE, of=_counts)
+    holding = await wait_free(host, blocking, timeout=PATIENCE, of=counts)
     if holding:
         raise InUseError(f"The GPU was opened while it was on its way: {name_open(holding)}. Close that and try again.")
 
 
-def _counts(one: OpenNode) -> bool:
+def _counts(host: Host, one: OpenNode) -> bool:
     """Leave out who lets go by itself: a sound server with its card, logind with the desktop."""
-    return not is_seat_service(one.process) and not follows_its_card(one.process, one.nodes)
+    return not is_seat_service(one.process) and not follows(host, one)
 
 
 def _loaded(host: Host, name: str) -> bool:

@@ -7,7 +7,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
 
 from gpuhandoff.host import Host, OpenNode
-from gpuhandoff.model.roles import is_seat_service
+from gpuhandoff.model.roles import follows_its_card, is_seat_service
 from gpuhandoff.model.world import Gpu, Holder, Process
 from gpuhandoff.survey.belonging import belonging
 
@@ -60,18 +60,19 @@ async def with_holders(host: Host, gpus: Sequence[Gpu], *, mappings: bool = True
         replace(
             gpu,
             nodes=tuple(sorted(card | group)),
-            holders=tuple(_holders(holding, card, users)),
+            holders=tuple(_holders(host, holding, card, users)),
             guest=_guest(holding, group),
         )
         for gpu, card, group in zip(gpus, cards, groups, strict=True)
     ]
 
 
-def _holders(holding: Sequence[OpenNode], nodes: set[str], users: Mapping[int, str]) -> Iterator[Holder]:
+def _holders(host: Host, holding: Sequence[OpenNode], nodes: set[str], users: Mapping[int, str]) -> Iterator[Holder]:
     for one in holding:
         mine = tuple(node for node in one.nodes if node in nodes)
         if mine:
-            yield _holder(one, mine, users)
+            follows = follows_its_card(one.process, mine) and not host.stands_still(one.process)
+            yield replace(_holder(one, mine, users), follows_card=follows)
 
 
 def _holder(one: OpenNode, nodes: tuple[str, ...], users: Mapping[int, str]) -> Holder:

@@ -38,6 +38,35 @@ class Connector:
     enabled: bool = False
 
 
+class Usage(StrEnum):
+    """How the host uses a block device that must not go away meanwhile."""
+
+    MOUNTED = "mounted"
+    SWAP = "swap"
+    PART = "part"
+    """Of another device, as LVM, dm-crypt and md make them, or of a file system of several."""
+
+
+@dataclass(frozen=True, slots=True)
+class DiskUse:
+    """What the host uses of a disk."""
+
+    disk: str
+    """`sdb1`."""
+    usage: Usage
+    where: str
+    """The mount point, the swap space, or what it is a part of."""
+
+
+@dataclass(frozen=True, slots=True)
+class UsbDevice:
+    """What is plugged into the card's own USB port, or into a hub there."""
+
+    name: str
+    """`SanDisk Extreme SSD`."""
+    uses: tuple[DiskUse, ...] = ()
+
+
 @dataclass(frozen=True, slots=True)
 class Power:
     """Runtime power management of one function, from what the kernel remembers: reading it wakes nothing."""

@@ -6,7 +6,7 @@ from dataclasses import dataclass, field
 from enum import StrEnum
 
 from gpuhandoff.model.address import PciAddress
-from gpuhandoff.model.hardware import Bar, Connector, Firmware, FunctionKind, Power, ReservedRegion
+from gpuhandoff.model.hardware import Bar, Connector, Firmware, FunctionKind, Power, ReservedRegion, UsbDevice
 from gpuhandoff.model.kernel import HugepagePool, Module
 
 VFIO_DRIVER = "vfio-pci"
@@ -213,6 +213,8 @@ class Gpu:
     bars: tuple[Bar, ...] = ()
     reserved: tuple[ReservedRegion, ...] = ()
     """Of these groups."""
+    attached: tuple[UsbDevice, ...] = ()
+    """What is plugged into its own USB port."""
     framebuffers: tuple[Framebuffer, ...] = ()
     consoles: tuple[Console, ...] = ()
     nodes: tuple[str, ...] = ()

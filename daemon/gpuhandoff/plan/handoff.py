@@ -127,6 +127,7 @@ def _move(world: World, gpu: Gpu, options: Options, settings: HostSettings, risk
                 "nodes": [node for node in gpu.nodes if not node.startswith("/dev/vfio/")],
             },
             f"unload {', '.join(modules)}" if modules else f"unbind {gpu.address} from {gpu.display.driver}",
+            f"disconnected: {', '.join(one.name for one in gpu.attached)}" if gpu.attached else "",
         )
     yield from resize_bars(world, gpu, options)
     yield PlannedStep("bind-vfio", {"functions": functions}, f"bind {listed} to vfio-pci")

@@ -12,6 +12,7 @@ from gpuhandoff.errors import (
     UnsupportedError,
     WrongStateError,
 )
+from gpuhandoff.model.hardware import Usage
 from gpuhandoff.model.request import HolderPolicy, Hugepages, Options
 from gpuhandoff.model.roles import is_vital
 from gpuhandoff.model.world import Gpu, Holder, World
@@ -32,6 +33,7 @@ def refuse_handoff(world: World, gpu: Gpu, options: Options) -> None:
     _refuse_isolation(world, gpu)
     _refuse_modules(world, gpu)
     _refuse_resources(world, options)
+    _refuse_disks(gpu)
     _refuse_holders(world, gpu, options)
     _refuse_display(world, gpu, options)
 
@@ -157,6 +159,24 @@ def _refuse_holders(world: World, gpu: Gpu, options: Options) -> None:
             f"{gpu.address} ({gpu.name}) is in use by {name_holders(others)}. Close that first, or allow it to be "
             "ended with the option holders=terminate."
         )
+
+
+def _refuse_disks(gpu: Gpu) -> None:
+    """Refuse while the host uses a disk on the card's own USB port: it would be gone, with what is not written yet."""
+    for device in gpu.attached:
+        for use in device.uses:
+            match use.usage:
+                case Usage.MOUNTED:
+                    how, remedy = f"is mounted on {use.where}", "Unmount it"
+                case Usage.SWAP:
+                    how, remedy = f"has the swap space {use.where}", f"Switch that off (swapoff {use.where})"
+                case Usage.PART:
+                    how, remedy = f"is a part of {use.where}", "Stop or close that"
+            raise InUseError(
+                f"The USB port of {gpu.address} ({gpu.name}) goes with the card, and {device.name}, which is plugged into "
+                f"it, is in use: {use.disk} {how}. What is not written to it yet would be lost. {remedy}, or plug it in "
+                "elsewhere, then try again."
+            )
 
 
 def unsettled(world: World, gpu: Gpu) -> list[Holder]:

@@ -9,6 +9,7 @@ from gpuhandoff.simulation.drivers import AudioDriver, BridgeDriver, BusDriver, 
 from gpuhandoff.simulation.modules import Module
 from gpuhandoff.simulation.nvidia_driver import NvidiaDriver, hide_version, show_version
 from gpuhandoff.simulation.pci import AMD, INTEL, NVIDIA
+from gpuhandoff.simulation.usb import UsbDriver
 from gpuhandoff.simulation.vfio import load_vfio, unload_vfio
 
 if TYPE_CHECKING:
@@ -152,6 +153,6 @@ def builtin_drivers(machine: SimulatedMachine) -> tuple[Driver, ...]:
     """Return the drivers that are part of the kernel itself and have no module."""
     return (
         BridgeDriver(machine, "pcieport", None, classes=(0x0604,)),
-        Driver(machine, "xhci_hcd", None, classes=(0x0C03,)),
+        UsbDriver(machine, "xhci_hcd", None, classes=(0x0C03,)),
         VirtioDriver(machine),
     )

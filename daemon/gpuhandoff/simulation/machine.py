@@ -12,6 +12,7 @@ from gpuhandoff.simulation.buses import Buses
 from gpuhandoff.simulation.catalogue import builtin_drivers, catalogue
 from gpuhandoff.simulation.control_groups import ControlGroups
 from gpuhandoff.simulation.descriptors import DescriptorStore
+from gpuhandoff.simulation.disks import Disks
 from gpuhandoff.simulation.faults import Faults
 from gpuhandoff.simulation.functions import add_function
 from gpuhandoff.simulation.graphics import Graphics
@@ -34,6 +35,7 @@ from gpuhandoff.simulation.systemd import SimulatedSystemd
 from gpuhandoff.simulation.tree import Node, Tree
 from gpuhandoff.simulation.uevents import SimulatedUevents
 from gpuhandoff.simulation.units import Units
+from gpuhandoff.simulation.usb import Usb
 from gpuhandoff.simulation.vfio import Vfio
 from gpuhandoff.simulation.waits import Waits
 
@@ -82,6 +84,8 @@ class SimulatedMachine:
         self.sound = Sound(self)
         self.buses = Buses(self)
         self.vfio = Vfio(self)
+        self.disks = Disks(self)
+        self.usb = Usb(self)
         self.pci = PciBus(self)
         self.modules = Modules(self, catalogue(nvidia_version))
         self.units = Units(self)

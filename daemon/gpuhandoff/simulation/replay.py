@@ -21,6 +21,7 @@ from gpuhandoff.simulation.machine import SimulatedMachine
 from gpuhandoff.simulation.pci import INTEL, PciDevice
 from gpuhandoff.simulation.scenarios import EVERY_SOUND, ONBOARD_SOUND, assemble, boot
 from gpuhandoff.simulation.sessions import Login
+from gpuhandoff.simulation.usb import Plugged
 
 Json = Mapping[str, Any]
 LARGEST = 64 << 20
@@ -82,6 +83,7 @@ async def _replay(world: Json) -> SimulatedMachine:
     persistence = _runs(world, "nvidia-persistenced.service")
     sound = EVERY_SOUND if _sound_is_watched(world["gpus"]) else ONBOARD_SOUND
     await boot(machine, tuple(modules), _logins(world), persistence=persistence, sound=sound)
+    _plug(machine, world["gpus"])
     _hold(machine, world["gpus"])
     return machine
 
@@ -193,6 +195,14 @@ def _runs(world: Json, name: str) -> bool:
 def _sound_is_watched(gpus: Iterable[Json]) -> bool:
     """Tell whether the sound server has the sound of cards open, as it does unless it was told otherwise."""
     return any(holder["process"]["name"] in SOUND_SERVERS for gpu in gpus for holder in gpu["holders"])
+
+
+def _plug(machine: SimulatedMachine, gpus: Iterable[Json]) -> None:
+    """Plug in what hangs on the cards' USB ports; what the host used of it is told by the report, and not done here."""
+    for gpu in gpus:
+        controllers = [one["address"] for one in gpu["functions"] if int(one["pci_class"]) == hardware.USB]
+        for place, one in enumerate(gpu.get("attached", ()) if controllers else (), 1):
+            machine.usb.plug(machine.pci.devices[controllers[0]], Plugged(one["name"], port=str(place)))
 
 
 def _hold(machine: SimulatedMachine, gpus: Iterable[Json]) -> None:

@@ -26,6 +26,8 @@ def take_snapshot(machine: SimulatedMachine) -> dict[str, Any]:
         "consoles": _files(machine, "/sys/class/vtconsole", "name", "bind"),
         "nodes": sorted(node.path for node in machine.tree.nodes()),
         "connectors": _files(machine, "/sys/class/drm", "status", "enabled"),
+        "usb": machine.usb.connected(),
+        "lost": list(machine.disks.lost),
         "units": _units(machine),
         "sessions": _sessions(machine),
         "processes": _processes(machine),

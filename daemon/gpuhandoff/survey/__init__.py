@@ -10,7 +10,7 @@ from dataclasses import replace
 from gpuhandoff.host import Host
 from gpuhandoff.model.cpus import parse_cpus
 from gpuhandoff.model.world import Function, Gpu, World
-from gpuhandoff.survey import boot, graphics, memory, modules, nodes, pci, versions, windows
+from gpuhandoff.survey import boot, graphics, memory, modules, nodes, pci, usb, versions, windows
 from gpuhandoff.survey.names import DeviceNames
 
 __all__ = ["read_boot_id", "survey"]
@@ -124,5 +124,6 @@ async def _gpu(host: Host, display: Function, functions: Sequence[Function]) -> 
         boot_display=graphics.boot_display(host, display.address),
         bars=windows.bars(host, display),
         reserved=tuple(region for group in sorted(groups) for region in windows.reserved(host, group)),
+        attached=usb.attached(host, gpu.functions),
         framebuffers=graphics.framebuffers(host, display.address),
     )

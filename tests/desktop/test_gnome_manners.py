@@ -98,6 +98,11 @@ async def test_a_daemon_that_comes_and_goes(
         await shell.press("Start the Service")  # which this bus cannot do: why is said
         await shell.open_menu()
         await shell.until_shown("systemctl status gpuhandoffd")
+        await daemon.start("twin")
+        for address in ("01:00.0", "02:00.0"):
+            await shell.until_shown(rf"^GeForce RTX 3060 .*[(]{address}[)]$")
+        await daemon.stop()
+        await shell.until_shown("^The service is not running$")
         for scenario, card in (("igpu-dgpu", CARD), ("single-amd", "Radeon RX 6800"), ("igpu-dgpu", CARD)):
             await daemon.start(scenario)
             await shell.until_shown(f"^{card}")

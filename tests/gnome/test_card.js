@@ -10,9 +10,17 @@ function card(values = {}) {
 }
 
 export function testACardIsCalledAsPeopleCallIt() {
-    assertEqual(nameOf(card()), 'GeForce RTX 4070');
-    assertEqual(nameOf(card({Name: 'Red Hat Virtio GPU'})), 'Red Hat Virtio GPU');
-    assertEqual(nameOf(card({Name: ''})), '0000:01:00.0');
+    const called = values => nameOf(card(values), [card(values)]);
+    assertEqual(called({}), 'GeForce RTX 4070');
+    assertEqual(called({Name: 'Red Hat Virtio GPU'}), 'Red Hat Virtio GPU');
+    assertEqual(called({Name: ''}), '0000:01:00.0');
+}
+
+export function testTwoCardsOfOneModelAreToldApart() {
+    const cards = [card(), card({Address: '0001:02:00.0'}), card({Address: '0000:00:02.0', Name: 'UHD Graphics'})];
+    assertEqual(cards.map(one => nameOf(one, cards)), ['GeForce RTX 4070 (01:00.0)', 'GeForce RTX 4070 (0001:02:00.0)', 'UHD Graphics']);
+    const {spoken} = glance(true, [card(), card({Address: '0000:02:00.0', State: 'guest'})]);
+    assertEqual(spoken, 'GeForce RTX 4070 (01:00.0): With this computer; GeForce RTX 4070 (02:00.0): With a virtual machine');
 }
 
 export function testEveryStateHasWordsAndAnIcon() {
@@ -73,7 +81,7 @@ export function testTheCardThatNeedsAnEyeStandsForAll() {
 export function testAtAGlance() {
     const home = glance(true, [card()]);
     assertEqual([home.subtitle, home.checked, home.spoken], ['Here', false, 'GeForce RTX 4070: With this computer']);
-    const away = glance(true, [card(), card({State: 'guest', Vm: 'win11', Name: 'B'})]);
+    const away = glance(true, [card(), card({State: 'guest', Vm: 'win11', Name: 'B', Address: '0000:02:00.0'})]);
     assertEqual([away.subtitle, away.checked], ['With “win11”', true]);
     assertEqual(away.spoken, 'GeForce RTX 4070: With this computer; B: With “win11”');
     assertEqual(glance(true, []).subtitle, 'No card');

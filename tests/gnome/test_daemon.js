@@ -3,7 +3,7 @@ import GLib from 'gi://GLib';
 
 import {Daemon} from '../../clients/gnome-shell/bus/daemon.js';
 import {isCancelled, problemOf} from '../../clients/gnome-shell/bus/promises.js';
-import {whereIs} from '../../clients/gnome-shell/logic/card.js';
+import {nameOf, whereIs} from '../../clients/gnome-shell/logic/card.js';
 import {consentFor, firstOptions, obstacle} from '../../clients/gnome-shell/logic/consent.js';
 import {holdersOf} from '../../clients/gnome-shell/logic/holder.js';
 import {planOf} from '../../clients/gnome-shell/logic/plan.js';
@@ -50,11 +50,23 @@ export async function testThePlanIsThatOfTheService() {
     await onStage('single-nvidia', async stage => {
         const {card} = await stage.until('host');
         const preview = await stage.daemon.preview(CARD, 'handoff', firstOptions(card, 'handoff'), new Gio.Cancellable());
-        const plan = planOf(preview);
+        const plan = planOf(preview, stage.daemon.cards);
         assertEqual(plan.title, 'Hand over GeForce RTX 4070?');
         assertTrue(plan.lead.startsWith('The desktop of alice ends. Save your work first.'), plan.lead);
         assertTrue(plan.losses.includes('These programs end: Firefox'), plan.losses.join('\n'));
         assertEqual([plan.steps.length, plan.steps[8].text, plan.confirm], [9, 'Give the card to vfio-pci', 'End Desktop and Hand Over']);
+    });
+}
+
+export async function testTwinsAreToldApart() {
+    await onStage('twin', async stage => {
+        await stage.until('host');
+        await stage.watcher.until(() => stage.daemon.cards.length > 1, 'the other one is known');
+        const {cards} = stage.daemon;
+        const names = cards.map(one => nameOf(one, cards));
+        assertEqual(names, ['GeForce RTX 3060 Lite Hash Rate (01:00.0)', 'GeForce RTX 3060 Lite Hash Rate (02:00.0)']);
+        const plan = planOf(await stage.daemon.preview(CARD, 'handoff', STOPPING, new Gio.Cancellable()), cards);
+        assertEqual(plan.title, `Hand over ${names[0]}?`);
     });
 }
 
@@ -67,7 +79,7 @@ export async function testARefusalNamesWhoAndWhatToDo() {
         assertEqual(problem.name, 'org.gpuhandoff.Error.InUse');
         assertTrue(problem.message.includes('blender'), problem.message);
         const consent = consentFor(problem, 'handoff');
-        const plan = planOf(await stage.daemon.preview(CARD, 'handoff', {[consent.option]: consent.value}, new Gio.Cancellable()));
+        const plan = planOf(await stage.daemon.preview(CARD, 'handoff', {[consent.option]: consent.value}, new Gio.Cancellable()), stage.daemon.cards);
         assertTrue(plan.losses.some(loss => loss.includes('Blender')), plan.losses.join('\n'));
         const holders = holdersOf(await stage.daemon.holders(CARD, new Gio.Cancellable()));
         assertTrue(holders.lines.some(line => line.text.startsWith('Blender')), JSON.stringify(holders));
@@ -88,7 +100,7 @@ export async function testAGuestIsNotEndedUnasked() {
         const {problem} = stage.tracked();
         const consent = consentFor(problem, 'reclaim');
         assertEqual([problem.name, consent], ['org.gpuhandoff.Error.InUse', known.consent]);
-        const plan = planOf(await stage.daemon.preview(CARD, 'reclaim', {holders: 'terminate'}, new Gio.Cancellable()));
+        const plan = planOf(await stage.daemon.preview(CARD, 'reclaim', {holders: 'terminate'}, new Gio.Cancellable()), stage.daemon.cards);
         assertEqual([plan.confirm, plan.grave], ['End the Machine and Take Back', true]);
     });
 }

@@ -1,5 +1,5 @@
 import {consentFor, firstOptions, obstacle, withoutOption} from '../../clients/gnome-shell/logic/consent.js';
-import {planOf} from '../../clients/gnome-shell/logic/plan.js';
+import * as Plan from '../../clients/gnome-shell/logic/plan.js';
 import {progressOf, secondsWords, stepWords} from '../../clients/gnome-shell/logic/steps.js';
 import {verdictWords} from '../../clients/gnome-shell/logic/verdict.js';
 import {assertEqual} from './assertions.js';
@@ -17,6 +17,16 @@ function preview(values = {}) {
         'sessions': [], 'programs': [], 'more-programs': 0, 'lost': [], 'ended': [],
         ...values,
     };
+}
+
+function planOf(shown, cards = []) {
+    return Plan.planOf(shown, cards);
+}
+
+export function testThePlanNamesTheCardAndNoOther() {
+    const other = {name: 'NVIDIA AD104 [GeForce RTX 4070]', address: '0000:02:00.0'};
+    assertEqual(planOf(preview(), [other]).title, 'Hand over GeForce RTX 4070 (01:00.0)?');
+    assertEqual(planOf(preview({direction: 'reclaim'}), [other]).title, 'Take back GeForce RTX 4070 (01:00.0)?');
 }
 
 export function testTheDesktopStays() {

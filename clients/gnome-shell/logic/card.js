@@ -58,10 +58,15 @@ export function shortName(name) {
 
 /**
  * @param {object} card - a card
- * @returns {string} what to call it
+ * @param {object[]} cards - all of the machine
+ * @returns {string} what to call it, so that no other is meant
  */
-export function nameOf(card) {
-    return shortName(card.name) || card.address;
+export function nameOf(card, cards) {
+    const name = shortName(card.name);
+    if (!name)
+        return card.address;
+    const hasTwin = cards.some(one => one.address !== card.address && shortName(one.name) === name);
+    return hasTwin ? `${name} (${card.address.replace(/^0000:/, '')})` : name;
 }
 
 /**
@@ -189,6 +194,6 @@ export function glance(running, cards) {
         const subtitle = _('No card');
         return {subtitle, icon: 'gpuhandoff-absent-symbolic', checked: false, spoken: fill(_('GPU: {subtitle}'), {subtitle})};
     }
-    const spoken = cards.map(one => `${nameOf(one)}: ${whereIs(one)}`).join('; ');
+    const spoken = cards.map(one => `${nameOf(one, cards)}: ${whereIs(one)}`).join('; ');
     return {subtitle: whereInShort(card), icon: iconOf(card), checked: cards.some(isAway), spoken};
 }

@@ -16,11 +16,12 @@ const DETAILED = ['stop-display', 'settle-holders'];
 
 /**
  * @param {object} preview - the answer of Preview, unpacked
+ * @param {object[]} cards - all of the machine
  * @returns {object} title, lead, losses, verdict, note, steps, confirm, grave
  */
-export function planOf(preview) {
+export function planOf(preview, cards) {
     const leaving = preview.direction === 'handoff';
-    const name = nameOf({name: preview.name, address: preview.gpu});
+    const name = nameOf({name: preview.name, address: preview.gpu}, cards);
     const ends = preview.steps.some(step => step.step === 'stop-display') && leaving;
     const losses = leaving ? lossesOf(preview) : [];
     const undone = !leaving && preview.steps.every(step => step.does === 'undo it');

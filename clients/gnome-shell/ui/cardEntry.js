@@ -29,13 +29,13 @@ export class CardEntry {
 
     /**
      * @param {object} tracked - the card, its progress and its problem
-     * @param {boolean} alone - whether the machine has no other
+     * @param {object[]} cards - all of the machine
      */
-    show(tracked, alone) {
+    show(tracked, cards) {
         this._card = tracked.card;
-        const offered = {...actionsOf(tracked.card, alone), dismiss: tracked.problem !== null && tracked.card.state !== 'stuck'};
-        this._item.show_(tracked, offered.handoff);
-        const name = nameOf(tracked.card);
+        const name = nameOf(tracked.card, cards);
+        const offered = {...actionsOf(tracked.card, cards.length === 1), dismiss: tracked.problem !== null && tracked.card.state !== 'stuck'};
+        this._item.show_(tracked, name, offered.handoff);
         for (const [action, item] of Object.entries(this._actions)) {
             item.visible = Boolean(offered[action]);
             // Two cards have the same actions: whoever does not see them beside the name has to be told of which.

@@ -5,7 +5,7 @@ import GObject from 'gi://GObject';
 import Shell from 'gi://Shell';
 import St from 'gi://St';
 
-import {detailsOf, iconOf, isMoving, nameOf, whereIs} from '../logic/card.js';
+import {detailsOf, iconOf, isMoving, whereIs} from '../logic/card.js';
 import {said} from '../logic/daemonTexts.js';
 import {problemWords} from '../logic/problem.js';
 import {progressOf} from '../logic/steps.js';
@@ -50,9 +50,10 @@ class GpuHandoffCardItem extends WrappingItem {
 
     /**
      * @param {object} tracked - the card, its progress and its problem
+     * @param {string} name - what to call it
      * @param {boolean} lendable - whether it may be handed over: of one that stays there is less to know
      */
-    show_(tracked, lendable) {
+    show_(tracked, name, lendable) {
         const {card, progress, problem} = tracked;
         const moving = isMoving(card);
         this._lendable = lendable;
@@ -61,7 +62,7 @@ class GpuHandoffCardItem extends WrappingItem {
         // The sentence of a card that is stuck is the reason; there is no need to say it twice.
         const words = problem && card.state !== 'stuck' ? problemWords(problem) : null;
         this._icon.gicon = this._iconOf(iconOf(card));
-        this._name.text = nameOf(card);
+        this._name.text = name;
         this._where.text = whereIs(card);
         setText(this._step, step?.text ?? '');
         this._bar.visible = moving;

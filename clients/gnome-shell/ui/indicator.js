@@ -7,7 +7,7 @@ import * as QuickSettings from 'resource:///org/gnome/shell/ui/quickSettings.js'
 
 import {Daemon} from '../bus/daemon.js';
 import {isCancelled, problemOf} from '../bus/promises.js';
-import {glance, isAway} from '../logic/card.js';
+import {glance, isAway, nameOf} from '../logic/card.js';
 import {CardsToggle} from './toggle.js';
 import {Messages} from './messages.js';
 import {PlanDialog} from './planDialog.js';
@@ -38,8 +38,8 @@ class GpuHandoffIndicator extends QuickSettings.SystemIndicator {
                 this._messages.clear();
         });
         this.quickSettingsItems.push(this.toggle);
-        // Moves that this person began here: of others' they are told elsewhere.
-        this._begun = new Set();
+        // Cards whose moves this person began here, by address, as they were called then: of others' they are told elsewhere.
+        this._begun = new Map();
         this.connect('destroy', () => this._onDestroy());
         this._sync();
         this._daemon.start().catch(error => {
@@ -78,10 +78,11 @@ class GpuHandoffIndicator extends QuickSettings.SystemIndicator {
 
     _openPlan(card, direction) {
         this._dialog?.destroy();
-        const dialog = new PlanDialog(card, direction, {
+        const {cards} = this._daemon;
+        const dialog = new PlanDialog(card, cards, direction, {
             preview: (options, cancellable) => this._daemon.preview(card.address, direction, options, cancellable),
             move: options => {
-                this._begun.add(card.address);
+                this._begun.set(card.address, nameOf(card, cards));
                 this._attempt(card, this._daemon.move(card.address, direction, options));
             },
         });
@@ -132,7 +133,8 @@ class GpuHandoffIndicator extends QuickSettings.SystemIndicator {
     }
 
     _tell(card, operation, problem) {
+        const name = this._begun.get(card.address);
         if (this._begun.delete(card.address) && !this.toggle.menu.isOpen)
-            this._messages.show(card, operation, problem);
+            this._messages.show(name, operation, problem);
     }
 });

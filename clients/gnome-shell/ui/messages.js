@@ -4,7 +4,6 @@
 import * as MessageTray from 'resource:///org/gnome/shell/ui/messageTray.js';
 import * as Main from 'resource:///org/gnome/shell/ui/main.js';
 
-import {nameOf} from '../logic/card.js';
 import {problemWords} from '../logic/problem.js';
 import {_, fill} from '../logic/translation.js';
 
@@ -18,12 +17,11 @@ export class Messages {
     }
 
     /**
-     * @param {object} card - a card
+     * @param {string} name - what the card is called
      * @param {string} operation - handoff, reclaim, or refused for one that was not begun
      * @param {?object} problem - name and message of an error, or null when all went well
      */
-    show(card, operation, problem) {
-        const name = nameOf(card);
+    show(name, operation, problem) {
         const words = problem && problemWords(problem);
         const title = words ? `${name}: ${words.title}`
             : fill(operation === 'handoff' ? _('{name} is ready for a virtual machine') : _('{name} is back with this computer'), {name});

@@ -20,12 +20,14 @@ export const PlanDialog = GObject.registerClass(
 class GpuHandoffPlanDialog extends ModalDialog.ModalDialog {
     /**
      * @param {object} card - a card
+     * @param {object[]} cards - all of the machine
      * @param {string} direction - handoff or reclaim
      * @param {object} acts - preview(options, cancellable), move(options)
      */
-    constructor(card, direction, acts) {
+    constructor(card, cards, direction, acts) {
         super({styleClass: 'gpuhandoff-dialog', destroyOnClose: true});
         this._card = card;
+        this._cards = cards;
         this._direction = direction;
         this._acts = acts;
         this._options = firstOptions(card, direction);
@@ -57,6 +59,7 @@ class GpuHandoffPlanDialog extends ModalDialog.ModalDialog {
         }
         const changed = now.state !== this._card.state || now.driver !== this._card.driver || now.drivesDisplay !== this._card.drivesDisplay;
         this._card = now;
+        this._cards = cards;
         if (changed)
             this._ask();
     }
@@ -70,12 +73,12 @@ class GpuHandoffPlanDialog extends ModalDialog.ModalDialog {
             this._showProblem(known, known.consent);
             return;
         }
-        const name = nameOf(this._card);
+        const name = nameOf(this._card, this._cards);
         this._show(fill(this._direction === 'handoff' ? _('Hand over {name}?') : _('Take back {name}?'), {name}));
         this._add(_('Looking at the machine…'), 'gpuhandoff-dim');
         this._setButtons([]);
         try {
-            const plan = planOf(await this._acts.preview(this._options, cancellable));
+            const plan = planOf(await this._acts.preview(this._options, cancellable), this._cards);
             if (!cancellable.is_cancelled())
                 this._showPlan(plan);
         } catch (error) {

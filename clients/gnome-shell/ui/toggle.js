@@ -94,8 +94,9 @@ class GpuHandoffToggle extends QuickSettings.QuickMenuToggle {
             for (const address of addresses)
                 this._entries.set(address, new CardEntry(this.menu, this._acts));
         }
+        const cards = this._tracked.map(one => one.card);
         for (const one of this._tracked)
-            this._entries.get(one.address).show(one, this._tracked.length === 1);
+            this._entries.get(one.address).show(one, cards);
     }
 
     _forgetEntries() {

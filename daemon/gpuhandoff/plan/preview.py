@@ -32,10 +32,14 @@ UNDO: dict[str, str] = {
 }
 """By step, how it is undone, in words for a person."""
 
-_UNSAVED = "unsaved documents: programs are ended, some without asking"
-_CLIPBOARD = "the clipboard; Plasma 6.3 and later keeps its history"
-_BLUETOOTH = "Bluetooth audio: it is let go of with the session, and has to be connected again"
-_LINGERING = "what was started from the desktop in the background (tmux, nohup), unless its user lingers"
+LOST = (
+    "unsaved documents: programs are ended, some without asking",
+    "the clipboard; Plasma 6.3 and later keeps its history",
+    "Bluetooth audio: it is let go of with the session, and has to be connected again",
+    "what was started from the desktop in the background (tmux, nohup), unless its user lingers",
+)
+"""What goes with a desktop that ends, beside its programs."""
+
 _BACKGROUND = re.compile(
     r"(?:kwin|plasma|gnome-(?!terminal|text)|xdg-|dbus|gvfs|at-spi|evolution-|gsd-|ibus|kded|kglobal|systemd|\(sd-pam\)|pipewire"
     r"|wireplumber|pulse|xwayland|xorg|sddm|gdm|polkit|agent|goa-|tracker|baloo|akonadi|dconf|gjs|Hyprland|sway)",
@@ -71,8 +75,7 @@ def preview(world: World, gpu: Gpu, plan: Plan) -> Preview:
     if not sessions:
         return Preview(ended=ended)
     names = sorted(dict.fromkeys(_programs(world, gpu, sessions)), key=str.casefold)
-    lost = (_UNSAVED, _CLIPBOARD, _BLUETOOTH, _LINGERING)
-    return Preview(sessions, tuple(names[:MOST]), max(len(names) - MOST, 0), lost, ended)
+    return Preview(sessions, tuple(names[:MOST]), max(len(names) - MOST, 0), LOST, ended)
 
 
 def spare(gpu: Gpu, plan: Plan | None, options: Options, *, refuses: bool) -> dict[str, object]:

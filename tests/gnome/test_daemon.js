@@ -152,6 +152,53 @@ export async function testAMoveThatWasUnderWayIsJoined() {
     });
 }
 
+/**
+ * Join a move that starts services again, and see it to its end.
+ *
+ * @param {Stage} stage - with a card that is coming back
+ */
+async function joinTheWayBack(stage) {
+    const isHeld = () => stage.tracked().progress?.phase === 'undo' && stage.tracked().progress.step === 'stop-gpu-services';
+    await stage.watcher.until(isHeld, 'it comes back');
+    stage.daemon.stop();
+    const fractions = [];
+    const note = () => {
+        const {progress} = stage.tracked() ?? {};
+        if (progress)
+            fractions.push(Math.round(progress.fraction * 100));
+        stage.watcher.changed();
+    };
+    stage.daemon = new Daemon(stage.bus, {changed: note, ended: () => {}});
+    await stage.daemon.start();
+    await stage.watcher.until(() => stage.tracked()?.progress, 'who comes later sees it as well');
+    assertEqual(progressOf(stage.tracked().progress).text, 'Start services of the card');
+    await stage.simulate('Heal', null);
+    await stage.until('host');
+    assertTrue(new Set(fractions).size > 2, fractions.join());
+    assertEqual(fractions, [...fractions].sort((a, b) => a - b));
+}
+
+export async function testAWayBackThatWasUnderWayIsJoined() {
+    await onStage('single-nvidia', async stage => {
+        await stage.until('host');
+        await stage.daemon.move(CARD, 'handoff', STOPPING);
+        await stage.until('detached');
+        await stage.simulate('Hold', hold('StartUnit'));
+        await stage.daemon.move(CARD, 'reclaim', {});
+        await joinTheWayBack(stage);
+    });
+}
+
+export async function testAHandoffThatIsUndoneIsJoined() {
+    await onStage('single-nvidia', async stage => {
+        await stage.until('host');
+        await stage.simulate('Refuse', hold('/snd_hda_intel/unbind'));
+        await stage.simulate('Hold', hold('StartUnit'));
+        await stage.daemon.move(CARD, 'handoff', STOPPING);
+        await joinTheWayBack(stage);
+    });
+}
+
 export async function testAServiceThatDoesNotRun() {
     await onStage('', async stage => {
         assertEqual([stage.daemon.running, stage.daemon.cards], [false, []]);

@@ -1,6 +1,6 @@
 import {consentFor, firstOptions, obstacle, withoutOption} from '../../clients/gnome-shell/logic/consent.js';
 import * as Plan from '../../clients/gnome-shell/logic/plan.js';
-import {progressOf, secondsWords, stepWords} from '../../clients/gnome-shell/logic/steps.js';
+import {joined, progressOf, secondsWords, signalled, stepWords} from '../../clients/gnome-shell/logic/steps.js';
 import {verdictWords} from '../../clients/gnome-shell/logic/verdict.js';
 import {assertEqual} from './assertions.js';
 
@@ -131,6 +131,24 @@ export function testProgress() {
         {fraction: 0.125, text: 'Load vfio-pci (2 of 8)'});
     assertEqual(progressOf({step: 'load-vfio', phase: 'undo', index: 2, count: 8, fraction: 0.9}).text, 'Unload vfio-pci (2 of 8)');
     assertEqual(progressOf({step: 'load-vfio', phase: 'apply', index: 0, count: 0, fraction: 7}), {fraction: 1, text: 'Load vfio-pci'});
+}
+
+export function testProgressRisesThereAndBack() {
+    const told = (...phases) => phases.map(([phase, index]) => signalled('load-vfio', phase, index, 4).fraction);
+    assertEqual(told(['apply', 1], ['done', 1], ['apply', 4], ['done', 4]), [0, 0.25, 0.75, 1]);
+    assertEqual(told(['undo', 4], ['undone', 4], ['undo', 1], ['undone', 1]), [0, 0.25, 0.75, 1]);
+    assertEqual([signalled('load-vfio', 'later', 1, 4).fraction, signalled('load-vfio', 'apply', 1, 0).fraction], [0, 0]);
+}
+
+export function testAMoveThatIsJoinedMidway() {
+    const seen = (Operation, state, Step = 'unload-driver') => {
+        const progress = joined({Operation, Step, Progress: 0.5}, {state});
+        return [progressOf(progress).text, progress.fraction];
+    };
+    assertEqual(seen('handoff', 'handing-off'), ['Unload the driver', 0.5]);
+    assertEqual(seen('handoff', 'reclaiming'), ['Load the driver', 0.5]);
+    assertEqual(seen('reclaim', 'reclaiming'), ['Load the driver', 0.5]);
+    assertEqual(seen('reclaim', 'reclaiming', 'release-functions'), ['Give the card to its driver', 0.5]);
 }
 
 export function testSeconds() {

@@ -5,6 +5,7 @@ import Gio from 'gi://Gio';
 
 import {cardOf, isMoving} from '../logic/card.js';
 import {outcomeOf} from '../logic/problem.js';
+import {joined, signalled} from '../logic/steps.js';
 import {GPU, JOB, NO_JOB, gpuPath} from './names.js';
 import {RemoteObject} from './properties.js';
 import {isCancelled} from './promises.js';
@@ -47,9 +48,7 @@ export class TrackedCard {
      * @param {number} count - of steps
      */
     onProgress(step, phase, index, count) {
-        const done = phase === 'apply' ? index - 1 : index;
-        const fraction = ['apply', 'done'].includes(phase) ? done / count : (index - (phase === 'undone' ? 1 : 0)) / count;
-        this.progress = {step, phase, index, count, fraction};
+        this.progress = signalled(step, phase, index, count);
         this._told.changed();
     }
 
@@ -99,6 +98,7 @@ export class TrackedCard {
         this.card = cardOf(this._object.properties);
         if (!isMoving(this.card))
             this.progress = null;
+        this._join();
         this.follow(this.card.job);
         this._told.changed();
     }
@@ -109,11 +109,16 @@ export class TrackedCard {
             this.problem = outcomeOf(job);
             this._leaveJob();
             this._told.ended(this.card, job.Operation, this.problem);
-        } else if (!this.progress && job.Step) {
-            // Begun before anybody listened: the next signal tells the rest.
-            this.progress = {step: job.Step, phase: job.Operation === 'reclaim' ? 'undo' : 'apply', index: 0, count: 0, fraction: job.Progress};
         }
+        this._join();
         this._told.changed();
+    }
+
+    /** Until the first signal the properties tell what there is, and the card's may come after the job's. */
+    _join() {
+        const job = this._job?.properties;
+        if (job?.Step && isMoving(this.card) && !this.progress?.count)
+            this.progress = joined(job, this.card);
     }
 
     _leaveJob() {

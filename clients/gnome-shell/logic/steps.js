@@ -33,9 +33,36 @@ export function stepWords(step, undoing = false) {
 }
 
 /**
- * How far a job is.
+ * How far a job is, by a signal.
  *
- * @param {object} progress - step, phase, index and count of the last Progress signal; fraction of the job
+ * @param {string} step - at work
+ * @param {string} phase - apply, done, undo or undone
+ * @param {number} index - of the step, from 1; what is undone is counted down
+ * @param {number} count - of steps
+ * @returns {object} step, phase, index, count, and the fraction, which rises either way, as the service's own does
+ */
+export function signalled(step, phase, index, count) {
+    const behind = {apply: index - 1, done: index, undo: count - index, undone: count - index + 1}[phase] ?? 0;
+    return {step, phase, index, count, fraction: count ? behind / count : 0};
+}
+
+/**
+ * How far a job is that was under way before anybody listened: the next signal tells the rest.
+ *
+ * @param {object} job - properties of org.gpuhandoff.Job, unpacked
+ * @param {object} card - that it moves
+ * @returns {object} the same as for a signal, without index and count
+ */
+export function joined(job, card) {
+    // A card comes back by undoing, also when a handoff has failed; but for this step, which is all of a reclaim from somebody else.
+    const undoes = card.state === 'reclaiming' && job.Step !== 'release-functions';
+    return {step: job.Step, phase: undoes ? 'undo' : 'apply', index: 0, count: 0, fraction: job.Progress};
+}
+
+/**
+ * How far a job is, in words.
+ *
+ * @param {object} progress - step, phase, index, count and fraction
  * @returns {object} fraction from 0 to 1, and a line of text
  */
 export function progressOf(progress) {

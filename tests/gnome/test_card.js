@@ -26,7 +26,7 @@ export function testTwoCardsOfOneModelAreToldApart() {
 export function testEveryStateHasWordsAndAnIcon() {
     const words = STATES.map(state => whereIs(card({State: state})));
     assertEqual(words, [
-        'With this computer', 'Going to a virtual machine', 'Ready for a virtual machine', 'With a virtual machine', 'Coming back', 'Without its driver', 'Stuck',
+        'With this computer', 'Going to a virtual machine', 'Ready for a virtual machine', 'With a virtual machine', 'Coming back', 'Moved by somebody else', 'Stuck',
     ]);
     const icons = new Set(STATES.map(state => iconOf(card({State: state}))));
     assertEqual(icons.size, 4);
@@ -36,8 +36,13 @@ export function testEveryStateHasWordsAndAnIcon() {
 
 export function testWordsForAToggleAreShort() {
     assertEqual(STATES.map(state => whereInShort(card({State: state}))),
-        ['Here', 'Going', 'Ready', 'Lent', 'Coming back', 'No driver', 'Stuck']);
+        ['Here', 'Going', 'Ready', 'Lent', 'Coming back', 'Moved', 'Stuck']);
     assertEqual(whereInShort(card({State: 'guest', Vm: 'win11'})), 'With “win11”');
+}
+
+export function testACardWithADriverIsNotWithoutOne() {
+    const words = ['', 'nvidia'].map(driver => card({State: 'foreign', Driver: driver})).map(one => [whereIs(one), whereInShort(one), detailsOf(one)]);
+    assertEqual(words, [['Without its driver', 'No driver', 'No driver'], ['Moved by somebody else', 'Moved', 'Driver nvidia']]);
 }
 
 export function testTheMachineIsNamedWhereItIsKnown() {

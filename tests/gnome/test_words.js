@@ -3,7 +3,7 @@ import GLib from 'gi://GLib';
 
 import {problemOf} from '../../clients/gnome-shell/bus/promises.js';
 import {holdersOf} from '../../clients/gnome-shell/logic/holder.js';
-import {outcomeOf, problemWords} from '../../clients/gnome-shell/logic/problem.js';
+import {besideCard, outcomeOf, problemWords} from '../../clients/gnome-shell/logic/problem.js';
 import {fill} from '../../clients/gnome-shell/logic/translation.js';
 import {assertEqual, assertTrue} from './assertions.js';
 
@@ -19,6 +19,12 @@ export function testEveryErrorOfTheServiceSaysWhatToDo() {
         assertEqual(words.text, 'It is so.');
         assertTrue(words.remedy.endsWith('.'), words.remedy);
     }
+}
+
+export function testOfACardThatIsStuckOnlyWhatItDoesNotSayItselfIsAdded() {
+    const shown = NAMES.filter(name => besideCard({name: `org.gpuhandoff.Error.${name}`, message: 'It is so.'}));
+    assertEqual(NAMES.filter(name => !shown.includes(name)), ['Stuck']);
+    assertEqual(besideCard(null), null);
 }
 
 export function testAnErrorThatIsNewSaysWhereToLook() {

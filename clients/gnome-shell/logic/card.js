@@ -102,7 +102,8 @@ export function whereIs(card) {
     case 'reclaiming':
         return _('Coming back');
     case 'foreign':
-        return _('Without its driver');
+        // After a handoff its own driver is no sign that everything is in order.
+        return card.driver ? _('Moved by somebody else') : _('Without its driver');
     case 'stuck':
         return _('Stuck');
     default:
@@ -125,7 +126,7 @@ export function whereInShort(card) {
     case 'guest':
         return card.vm ? fill(_('With “{vm}”'), card) : _('Lent');
     case 'foreign':
-        return _('No driver');
+        return card.driver ? _('Moved') : _('No driver');
     default:
         return whereIs(card);
     }

@@ -45,6 +45,14 @@ export function problemWords(problem) {
 }
 
 /**
+ * @param {?object} problem - the latest that a card's moves met, or null for none
+ * @returns {?object} what is to be said of it beside the card, or null: that the card is stuck says the card's own reason
+ */
+export function besideCard(problem) {
+    return problem && problem.name !== `${OURS}Stuck` ? problemWords(problem) : null;
+}
+
+/**
  * How a job ended that did not do what it was to.
  *
  * @param {object} job - properties of org.gpuhandoff.Job, unpacked

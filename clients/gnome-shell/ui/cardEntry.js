@@ -4,6 +4,7 @@
 import * as PopupMenu from 'resource:///org/gnome/shell/ui/popupMenu.js';
 
 import {actionsOf, nameOf} from '../logic/card.js';
+import {besideCard} from '../logic/problem.js';
 import {_, fill} from '../logic/translation.js';
 import {CardItem} from './cardItem.js';
 
@@ -34,7 +35,7 @@ export class CardEntry {
     show(tracked, cards) {
         this._card = tracked.card;
         const name = nameOf(tracked.card, cards);
-        const offered = {...actionsOf(tracked.card, cards.length === 1), dismiss: tracked.problem !== null && tracked.card.state !== 'stuck'};
+        const offered = {...actionsOf(tracked.card, cards.length === 1), dismiss: besideCard(tracked.problem) !== null};
         this._item.show_(tracked, name, offered.handoff);
         for (const [action, item] of Object.entries(this._actions)) {
             item.visible = Boolean(offered[action]);

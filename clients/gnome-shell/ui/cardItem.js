@@ -7,7 +7,7 @@ import St from 'gi://St';
 
 import {detailsOf, iconOf, isMoving, whereIs} from '../logic/card.js';
 import {said} from '../logic/daemonTexts.js';
-import {problemWords} from '../logic/problem.js';
+import {besideCard} from '../logic/problem.js';
 import {progressOf} from '../logic/steps.js';
 import {verdictWords} from '../logic/verdict.js';
 import {ProgressBar, column, paragraph, setText} from './box.js';
@@ -59,8 +59,7 @@ class GpuHandoffCardItem extends WrappingItem {
         this._lendable = lendable;
         const verdict = verdictWords(card.verdict);
         const step = moving ? progressOf(progress ?? {step: ''}) : null;
-        // The sentence of a card that is stuck is the reason; there is no need to say it twice.
-        const words = problem && card.state !== 'stuck' ? problemWords(problem) : null;
+        const words = besideCard(problem);
         this._icon.gicon = this._iconOf(iconOf(card));
         this._name.text = name;
         this._where.text = whereIs(card);

@@ -76,6 +76,7 @@ async def test_what_goes_wrong(system_bus: PrivateBus, daemon: SimulatedDaemon, 
         await shell.picture("error")
         await shell.press("^End these programs…$")
         await shell.until("^Will be ended: .*[Bb]lender")
+        await shell.until("^End programs and hand over$")
         await shell.press("^Not now$")
         await daemon.simulate("Heal")
 

@@ -46,13 +46,22 @@ async def test_the_logic_without_a_daemon(widget: Path, system_bus: PrivateBus) 
     await _run("tst_plan.qml", widget, system_bus, at_least=25)
 
 
+async def test_the_parts_on_a_bus_of_the_tests_own(widget: Path, system_bus: PrivateBus) -> None:
+    printed = await _run("tst_card.qml", widget, system_bus, at_least=18, options=("-import", "/desktop/qml/bus"))
+    assert _complaints(printed) == []
+
+
 async def test_the_parts_against_the_daemon(widget: Path, system_bus: PrivateBus, daemon: SimulatedDaemon) -> None:
     await daemon.start("igpu-dgpu")
     printed = await _run("tst_manager.qml", widget, system_bus, at_least=5)
-    assert [line for line in printed.splitlines() if line.startswith(("QWARN", "QCRITICAL"))] == []
+    assert _complaints(printed) == []
 
 
-async def _run(file: str, widget: Path, bus: PrivateBus, *, at_least: int) -> str:
+def _complaints(printed: str) -> list[str]:
+    return [line for line in printed.splitlines() if line.startswith(("QWARN", "QCRITICAL"))]
+
+
+async def _run(file: str, widget: Path, bus: PrivateBus, *, at_least: int, options: tuple[str, ...] = ()) -> str:
     binds = (f"{REPOSITORY / 'tests/desktop'}:/desktop", f"{widget}:/widget", bind_of(bus))
     environment = {
         "DBUS_SYSTEM_BUS_ADDRESS": bus.address,
@@ -60,7 +69,7 @@ async def _run(file: str, widget: Path, bus: PrivateBus, *, at_least: int) -> st
         "QT_QUICK_BACKEND": "software",
         "QT_FORCE_STDERR_LOGGING": "1",
     }
-    program = (f"{TOOLS}/qmltestrunner", "-input", f"/desktop/qml/{file}")
+    program = (f"{TOOLS}/qmltestrunner", *options, "-input", f"/desktop/qml/{file}")
     status, printed = await run_enclosed(plasma_root(), program, binds=binds, environment=environment)
     totals = re.search(r"^Totals: (\d+) passed, (\d+) failed, (\d+) skipped", printed, re.MULTILINE)
     assert totals is not None, printed

@@ -43,6 +43,8 @@ QtObject {
     property list<var> holders: []
     /** What would be done: Plan.preview and consents; null where nothing is planned. */
     property var planned: null
+    /** What a plan rests on: the card as it was, and somebody who reads it. */
+    readonly property string grounds: [watched, present, state, driver, drivesDisplay].join(" ")
     property bool asking: false
     /** The latest thing that went wrong: name, message, and direction: handoff, reclaim, or cancel; null for nothing. */
     property var failure: null
@@ -75,16 +77,15 @@ QtObject {
             phase = "";
             index = 0;
             count = 0;
-        } else {
-            planned = null;
         }
         if (state !== "host") {
             holders = [];
         }
     }
 
+    onGroundsChanged: planned = null
+
     onPresentChanged: {
-        planned = null;
         asking = false;
         failure = null;
     }
@@ -110,10 +111,14 @@ QtObject {
     function plan(direction: string, endHolders: bool): void {
         const consents = { display: drivesDisplay, risk: risk, holders: endHolders };
         const call = Bus.call(Bus.MANAGER_PATH, Bus.MANAGER, "Preview", "(ssa{sv})", [address, direction, Plan.options(direction, consents)]);
+        const asked = grounds;
         failure = null;
         asking = true;
         DBus.SystemBus.asyncCall(call, reply => {
             asking = false;
+            if (asked !== grounds) {
+                return; // whoever still wants it asks again
+            }
             planned = Object.assign(Plan.preview(reply.value), { direction: direction, consents: consents });
         }, reply => {
             asking = false;

@@ -14,7 +14,7 @@ ColumnLayout {
 
     required property Card card
     readonly property bool moving: Plan.isMoving(card.state)
-    readonly property string stateText: words.state(card.state, card.vm, card.owner)
+    readonly property string stateText: words.state(card)
     readonly property string stepText: card.phase.startsWith("undo") ? words.undoing(card.step) : words.doing(card.step)
 
     spacing: Kirigami.Units.smallSpacing
@@ -118,15 +118,16 @@ ColumnLayout {
         readonly property string kind: Bus.errorKind(view.card.failure?.name ?? "")
 
         Layout.fillWidth: true
-        visible: view.card.failure !== null && view.card.state !== "stuck"
+        // That it is stuck, and why, stands above.
+        visible: view.card.failure !== null && kind !== "Stuck"
         grave: kind !== "Cancelled"
-        title: words.problem(view.card.failure?.name ?? "")
+        title: words.problem(view.card.failure?.name ?? "", view.card.failure?.direction ?? "")
         message: Plan.sentence(view.card.failure?.message ?? "")
         // Whether somebody may cancel is no matter of passwords: the message says whose it is.
         advice: view.card.failure?.direction === "cancel" ? "" : words.advice(view.card.failure?.name ?? "")
 
         PlasmaComponents.Button {
-            visible: problem.kind === "InUse"
+            visible: Plan.offersEnd(view.card.failure?.message ?? "")
             text: view.card.failure?.direction === "reclaim" ? i18n("End the virtual machine…") : i18n("End these programs…")
             icon.name: "process-stop"
             Accessible.description: i18n("Shows first what would be ended")

@@ -69,7 +69,7 @@ PlasmaExtras.Representation {
             width: parent.width - Kirigami.Units.gridUnit * 4
             visible: !view.manager.present
             iconName: "network-disconnect"
-            text: view.manager.failure ? words.problem(view.manager.failure.name) : i18n("gpuhandoff is not running")
+            text: view.manager.failure ? words.problem(view.manager.failure.name, "") : i18n("gpuhandoff is not running")
             explanation: view.manager.failure ? [view.manager.failure.message, words.advice(view.manager.failure.name)].join("\n")
                                               : i18n("It is the service that lends graphics cards to virtual machines. When it runs, the cards of this computer are shown here.")
             helpfulAction: QQC2.Action {

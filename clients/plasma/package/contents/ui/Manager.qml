@@ -13,7 +13,8 @@ QtObject {
     readonly property bool present: watcher.registered
     /** Addresses of all cards, of the last daemon where there is none: so its cards stay what they are when it comes again. */
     property string known: ""
-    readonly property string told: Bus.texts(properties.properties.Gpus).join(" ")
+    /** Addresses of those that the daemon has named; null before it has named any, which is not the same as none. */
+    readonly property var told: properties.properties.Gpus === undefined ? null : Bus.texts(properties.properties.Gpus)
     readonly property string layoutReason: Bus.text(properties.properties.LayoutReason)
     // What is lent more often comes first, and stays there whatever moves.
     readonly property list<Card> cards: [...found].sort((one, other) => Number(one.integrated) - Number(other.integrated))
@@ -24,8 +25,8 @@ QtObject {
     property var failure: null
 
     onToldChanged: {
-        if (properties.properties.Gpus !== undefined) {
-            known = told;
+        if (told !== null) {
+            known = told.join(" ");
         }
     }
 
@@ -50,7 +51,7 @@ QtObject {
             address: modelData
             twin: manager.cards.some(other => other.address !== address && other.model === model)
             // Another daemon may know other cards: of those that this one has not named nothing is asked.
-            present: manager.present && manager.told.split(" ").includes(address)
+            present: manager.present && (manager.told?.includes(address) ?? false)
             watched: manager.watched
         }
         // Counting them is not enough: there may be as many as before, and none of those.

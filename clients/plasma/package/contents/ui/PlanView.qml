@@ -143,7 +143,10 @@ ColumnLayout {
             onClicked: view.dismissed()
         }
         PlasmaComponents.Button {
-            text: view.plan.evicts ? i18n("End the virtual machine and take back") : !view.away ? i18n("Take back") : view.endsDesktop ? i18n("End the desktop and hand over") : i18n("Hand over")
+            text: view.plan.evicts ? i18n("End the virtual machine and take back")
+                : !view.away ? i18n("Take back")
+                : view.endsDesktop ? i18n("End the desktop and hand over")
+                : view.plan.ended.length > 0 ? i18n("End programs and hand over") : i18n("Hand over")
             icon.name: view.away ? "go-next" : "go-previous"
             onClicked: view.card.begin()
         }

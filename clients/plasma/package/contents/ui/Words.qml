@@ -3,27 +3,28 @@ import "bus.mjs" as Bus
 
 // Everything that the widget says by itself. What the daemon says is shown as it is.
 QtObject {
-    function state(state: string, vm: string, owner: string): string {
-        switch (state) {
+    function state(card: Card): string {
+        switch (card.state) {
         case "host":
             return i18nc("where a graphics card is", "With this computer");
         case "handing-off":
-            return vm ? i18nc("a graphics card is moving; %1 is a virtual machine", "Going to “%1”…", vm) : i18nc("a graphics card is moving", "Going to a virtual machine…");
+            return card.vm ? i18nc("a graphics card is moving; %1 is a virtual machine", "Going to “%1”…", card.vm) : i18nc("a graphics card is moving", "Going to a virtual machine…");
         case "detached":
-            return vm ? i18nc("%1 is a virtual machine that has not started yet", "Ready for “%1”", vm) : i18nc("handed over, nobody uses it yet", "Ready for a virtual machine");
+            return card.vm ? i18nc("%1 is a virtual machine that has not started yet", "Ready for “%1”", card.vm) : i18nc("handed over, nobody uses it yet", "Ready for a virtual machine");
         case "guest":
-            if (vm) {
-                return i18nc("where a graphics card is; %1 is a virtual machine", "With “%1”", vm);
+            if (card.vm) {
+                return i18nc("where a graphics card is; %1 is a virtual machine", "With “%1”", card.vm);
             }
-            return owner ? i18nc("%1 is a program, such as qemu-system-x86 (pid 4242)", "With a virtual machine: %1", owner) : i18nc("where a graphics card is", "With a virtual machine");
+            return card.owner ? i18nc("%1 is a program, such as qemu-system-x86 (pid 4242)", "With a virtual machine: %1", card.owner) : i18nc("where a graphics card is", "With a virtual machine");
         case "reclaiming":
             return i18nc("a graphics card is moving", "Coming back…");
         case "foreign":
-            return i18nc("state of a graphics card", "Without its driver");
+            // After a handoff its own driver is no sign that everything is in order.
+            return card.driver ? i18nc("state of a graphics card", "Moved by somebody else") : i18nc("state of a graphics card", "Without its driver");
         case "stuck":
             return i18nc("state of a graphics card", "Stuck");
         default:
-            return state;
+            return card.state;
         }
     }
 
@@ -140,7 +141,8 @@ QtObject {
         }
     }
 
-    function problem(name: string): string {
+    /** What happened when a move in this direction was asked for, begun or, as "cancel", to be stopped. */
+    function problem(name: string, direction: string): string {
         switch (Bus.errorKind(name)) {
         case "AccessDenied":
         case "InteractiveAuthorizationRequired":
@@ -166,7 +168,7 @@ QtObject {
             return i18n("It needs your consent");
         case "WrongState":
         case "NotFound":
-            return i18n("The graphics card is not where it was");
+            return direction === "cancel" ? i18n("It can no longer be cancelled") : i18n("The graphics card is not where it was");
         default:
             return Bus.isAbsent(name) ? i18n("gpuhandoff could not be started") : i18n("It did not work");
         }

@@ -26,7 +26,7 @@ PlasmoidItem {
 
     toolTipMainText: Plasmoid.title
     toolTipTextFormat: Text.PlainText
-    toolTipSubText: daemon.present ? cards.map(card => i18nc("a graphics card and where it is", "%1: %2", card.name, words.state(card.state, card.vm, card.owner))).join("\n")
+    toolTipSubText: daemon.present ? cards.map(card => i18nc("a graphics card and where it is", "%1: %2", card.name, words.state(card))).join("\n")
                                     : i18n("gpuhandoff is not running")
 
     compactRepresentation: CompactView {

@@ -75,6 +75,11 @@ export function sentence(text) {
     return text.replace(/ (?:with|by) the option [a-z-]+(?:=[a-z]+)?/g, "");
 }
 
+/** Whether what the daemon says comes with a consent: who has the card open may be ended. Some of them never are. */
+export function offersEnd(text) {
+    return text.includes("with the option holders=terminate");
+}
+
 /** A name of an icon; never a path, since programs choose their names themselves. */
 export function icon(app, name) {
     const fits = one => /^[A-Za-z0-9][A-Za-z0-9._+-]*$/.test(one);

@@ -1,0 +1,5 @@
+import QtQml
+
+QtObject {
+    enum Kind { Session, System }
+}

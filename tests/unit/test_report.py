@@ -10,7 +10,7 @@ from datetime import UTC, datetime, timedelta
 from typing import Any, Self
 
 import pytest
-from hypothesis import given
+from hypothesis import assume, given
 from hypothesis import strategies as st
 
 from gpuhandoff.config import Configuration
@@ -128,6 +128,7 @@ def shape(value: Any) -> Any:
 
 @given(st.text(alphabet="abcdefgh", min_size=3, max_size=8), st.lists(words))
 def test_no_name_of_a_person_survives_as_a_word(name: str, texts: list[str]) -> None:
+    assume(all(name not in text for text in texts))  # within another word it is no name
     found = redact({"texts": [f"{text} {name} /home/{name}/{text}" for text in texts], "user": name})
     assert name not in json.dumps(found).replace("texts", "").replace("user", "")
 

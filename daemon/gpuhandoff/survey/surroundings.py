@@ -26,7 +26,11 @@ _FAMILIES = {
 }
 _IDS = re.compile(r"^\s*options\s+vfio[-_]pci\b.*?\bids=(\S+)")
 _STUB_IDS = re.compile(r"(?:vfio[-_]pci|pci[-_]stub)\.ids=(\S+)")
-_BLACKLIST = re.compile(r"^\s*(?:blacklist\s+|install\s+)(nvidia\w*|nouveau|amdgpu|radeon|i915|xe|snd_hda_intel)\b")
+_BLACKLIST = re.compile(
+    r"^\s*(?:blacklist\s+|install\s+(?=\S+\s+(?:(?:/usr)?/bin/)?(?:true|false|:)\s*;?\s*(?:#|$)))"
+    r"(nvidia[\w-]*|nouveau|amdgpu|radeon|i915|xe|snd[-_]hda[-_]intel)(?=\s|$)"
+)
+"""With any other command `install` says how a module is loaded: Debian's packages have nvidia-current loaded for nvidia."""
 _EARLY = re.compile(r"\bvfio[-_]pci\b")
 
 
@@ -47,7 +51,7 @@ def _modprobe(host: Host) -> Iterator[Rival]:
                 if found := _IDS.match(line):
                     yield Rival(Means.MODPROBE, f"{directory}/{name}", line, _ids(found[1]))
                 elif (found := _BLACKLIST.match(line)) and directory.startswith(("/etc", "/run")):
-                    yield Rival(Means.BLACKLIST, f"{directory}/{name}", line, (found[1],))
+                    yield Rival(Means.BLACKLIST, f"{directory}/{name}", line, (found[1].replace("-", "_"),))
 
 
 def _command_line(parameters: Iterable[str]) -> Iterator[Rival]:

@@ -72,8 +72,23 @@ async def test_proc_modules_and_modules_dep_name_the_stack() -> None:
     assert lines["nvidia_modeset"][3] == "nvidia_drm,"
     assert lines["nvidia_drm"][3] == "-"
     dependencies = machine.kernel.read(f"/lib/modules/{machine.kernel_release}/modules.dep")
-    assert "updates/dkms/nvidia-modeset.ko: updates/dkms/nvidia.ko" in dependencies
+    assert "updates/dkms/nvidia-current-open-modeset.ko: updates/dkms/nvidia-current-open.ko" in dependencies
     assert "xhci-pci.ko" in machine.kernel.read(f"/lib/modules/{machine.kernel_release}/modules.builtin")
+
+
+@in_virtual_time
+async def test_modprobe_finds_files_of_other_names_by_the_lines_that_say_so() -> None:
+    machine = await igpu_dgpu()
+    await machine.kernel.remove_module("nvidia_uvm")
+    await machine.kernel.load_module("nvidia-current-open-uvm")
+    assert "nvidia_uvm" in machine.modules.loaded
+    await machine.kernel.remove_module("nvidia_uvm")
+    await machine.kernel.load_module("nvidia_uvm")
+    assert "nvidia_uvm" in machine.modules.loaded
+    await machine.kernel.remove_module("nvidia_uvm")
+    machine.tree.remove("/etc/modprobe.d/nvidia.conf")
+    with pytest.raises(FileNotFoundError):
+        await machine.kernel.load_module("nvidia_uvm")
 
 
 @in_virtual_time

@@ -103,6 +103,19 @@ def test_a_kernel_that_loads_no_modules(files: Files) -> None:
     assert modules.loaded(host) == (Module("vfio_pci", 2, ("vfio", "other")), Module("kvm", 0, ()))
 
 
+@pytest.mark.parametrize("flavour", ["current", "current-open", "tesla", "tesla-535", "legacy-390xx"])
+def test_modules_of_nvidia_that_debian_installs_under_names_of_their_own(files: Files, flavour: str) -> None:
+    parts = ("", "-modeset", "-drm", "-uvm", "-peermem")
+    lines = [f"updates/dkms/nvidia-{flavour}{part}.ko.xz: kernel/drivers/x.ko.xz\n" for part in parts]
+    files.texts[DEPENDENCIES] = "".join([*lines, "kernel/drivers/platform/x86/nvidia-wmi-ec-backlight.ko.xz:\n"])
+    stack = ("nvidia", "nvidia_modeset", "nvidia_drm", "nvidia_uvm", "nvidia_peermem")
+    assert available(files, *stack, "nvidia_fs") == set(stack)
+    files.texts[DEPENDENCIES] = "".join(line for line in lines if "-drm" not in line)
+    assert available(files, *stack) == {*stack} - {"nvidia_drm"}
+    files.texts[DEPENDENCIES] = "kernel/drivers/platform/x86/nvidia-wmi-ec-backlight.ko.xz:\n"
+    assert available(files, *stack) == frozenset()
+
+
 IDS = """# comment
 0001  SafeNet (wrong ID)
 1002  Advanced Micro Devices, Inc. [AMD/ATI]

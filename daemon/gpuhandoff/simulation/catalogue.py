@@ -122,30 +122,39 @@ _DRIVERS = (
 )
 
 
-def nvidia_modules(version: str) -> tuple[Module, ...]:
-    """NVIDIA's own modules, built for the running kernel by DKMS."""
+def nvidia_modules(version: str, flavour: str = "") -> tuple[Module, ...]:
+    """NVIDIA's own modules, built for the running kernel by DKMS. `flavour`: what Debian calls their files after."""
     modeset = "Y" if version >= "595" else "N"
+    file = f"updates/dkms/nvidia{'-' * bool(flavour)}{flavour}"
     return (
-        Module(
-            "nvidia", "updates/dkms/nvidia.ko", (), NvidiaDriver, version=version, loaded=show_version, leaves=hide_version
-        ),
-        Module("nvidia_modeset", "updates/dkms/nvidia-modeset.ko", ("nvidia", "video"), version=version),
+        Module("nvidia", f"{file}.ko", (), NvidiaDriver, version=version, loaded=show_version, leaves=hide_version),
+        Module("nvidia_modeset", f"{file}-modeset.ko", ("nvidia", "video"), version=version),
         Module(
             "nvidia_drm",
-            "updates/dkms/nvidia-drm.ko",
+            f"{file}-drm.ko",
             ("nvidia_modeset", "drm_kms_helper", "drm"),
             loaded=load_drm,
             leaves=unload_drm,
             parameters=(("modeset", modeset), ("fbdev", "Y")),
             version=version,
         ),
-        Module("nvidia_uvm", "updates/dkms/nvidia-uvm.ko", ("nvidia",), version=version),
+        Module("nvidia_uvm", f"{file}-uvm.ko", ("nvidia",), version=version),
     )
 
 
-def catalogue(nvidia_version: str) -> dict[str, Module]:
+def nvidia_conf(flavour: str) -> str:
+    """Return the lines of modprobe.d with which Debian has modprobe find the files of a flavour."""
+    return (
+        f"install nvidia modprobe -i nvidia-{flavour} $CMDLINE_OPTS\n"
+        f"install nvidia-modeset modprobe nvidia ; modprobe -i nvidia-{flavour}-modeset $CMDLINE_OPTS\n"
+        f"install nvidia-drm modprobe nvidia-modeset ; modprobe -i nvidia-{flavour}-drm $CMDLINE_OPTS\n"
+        f"install nvidia-uvm modprobe nvidia ; modprobe -i nvidia-{flavour}-uvm $CMDLINE_OPTS\n"
+    )
+
+
+def catalogue(nvidia_version: str, nvidia_flavour: str = "") -> dict[str, Module]:
     """Return every module that the simulated kernel has."""
-    modules = (*_LIBRARIES, *_DRIVERS, *(nvidia_modules(nvidia_version) if nvidia_version else ()))
+    modules = (*_LIBRARIES, *_DRIVERS, *(nvidia_modules(nvidia_version, nvidia_flavour) if nvidia_version else ()))
     return {module.name: module for module in modules}
 
 

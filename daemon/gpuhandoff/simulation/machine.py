@@ -9,7 +9,7 @@ from typing import Any
 
 from gpuhandoff.messages import Bus
 from gpuhandoff.simulation.buses import Buses
-from gpuhandoff.simulation.catalogue import builtin_drivers, catalogue
+from gpuhandoff.simulation.catalogue import builtin_drivers, catalogue, nvidia_conf
 from gpuhandoff.simulation.control_groups import ControlGroups
 from gpuhandoff.simulation.descriptors import DescriptorStore
 from gpuhandoff.simulation.disks import Disks
@@ -21,7 +21,7 @@ from gpuhandoff.simulation.lives import outside
 from gpuhandoff.simulation.logind import SimulatedLogind
 from gpuhandoff.simulation.loopback import LoopbackBroker
 from gpuhandoff.simulation.memory import Memory
-from gpuhandoff.simulation.modules import Modules
+from gpuhandoff.simulation.modules import INSTALLS, Modules
 from gpuhandoff.simulation.openings import SimulatedOpenings
 from gpuhandoff.simulation.pci import PciBus, PciDevice
 from gpuhandoff.simulation.polkit import SimulatedPolkit
@@ -56,6 +56,7 @@ class SimulatedMachine:
         *,
         kernel_release: str = "6.12.107+deb13-amd64",
         nvidia_version: str = "",
+        nvidia_flavour: str = "",
         iommu: bool = True,
         iommu_table: str = "DMAR",
         command_line: str = COMMAND_LINE,
@@ -87,7 +88,9 @@ class SimulatedMachine:
         self.disks = Disks(self)
         self.usb = Usb(self)
         self.pci = PciBus(self)
-        self.modules = Modules(self, catalogue(nvidia_version))
+        if nvidia_flavour:
+            self.tree.text(INSTALLS, nvidia_conf(nvidia_flavour))
+        self.modules = Modules(self, catalogue(nvidia_version, nvidia_flavour))
         self.units = Units(self)
         self.sessions = Sessions(self)
         self.operations: dict[asyncio.Task[object], Flying] = {}

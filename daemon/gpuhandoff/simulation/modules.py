@@ -4,17 +4,21 @@ from __future__ import annotations
 
 import asyncio
 import errno
+import re
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from gpuhandoff.simulation.tree import failure
+from gpuhandoff.simulation.tree import Attribute, failure
 
 if TYPE_CHECKING:
     from gpuhandoff.simulation.drivers import Driver
     from gpuhandoff.simulation.machine import SimulatedMachine
 
 LOAD_SECONDS = 0.05
+INSTALLS = "/etc/modprobe.d/nvidia.conf"
+"""Where Debian says which files modprobe is to take for the modules of NVIDIA."""
+_INSTALL = re.compile(r"install (\S+) .*modprobe -i (\S+) .*")
 Hook = Callable[["SimulatedMachine", str], None]
 
 
@@ -59,11 +63,15 @@ class Modules:
         return len(self._users(name)) + pinned
 
     async def load(self, name: str) -> None:
-        """Do what modprobe does: load what it needs, then the module; built in or loaded already is success."""
-        name = self._aliased(name) if ":" in name else name.replace("-", "_")
-        module = self.available.get(name)
+        """Do what modprobe does: load what it needs, then the module; built in or loaded already is success.
+
+        It knows modules by the names of their files, and does what modprobe.d says to install one instead.
+        """
+        file = self._file_of(name)
+        module = next((one for one in self.available.values() if _stem(one.file) == file), None)
         if module is None:
-            raise failure(errno.ENOENT, f"/lib/modules/{self._machine.kernel_release}/{name}.ko")
+            raise failure(errno.ENOENT, f"/lib/modules/{self._machine.kernel_release}/{file}.ko")
+        name = module.name
         if module.builtin or name in self.loaded:
             return
         for needed in module.needs:
@@ -113,14 +121,24 @@ class Modules:
         """Whoever loads a module that comes or goes just then waits; whoever removes one is told that it is busy."""
         return self._turns.setdefault(name, asyncio.Lock())
 
+    def _file_of(self, name: str) -> str:
+        """Return the file, without its ending, that modprobe looks for when it is asked for a name or an alias."""
+        if ":" in name:
+            return self._aliased(name)
+        name = name.replace("-", "_")
+        said = self._machine.tree.find(INSTALLS)
+        lines = said.read().splitlines() if isinstance(said, Attribute) and said.read else ()
+        pairs = [found.groups() for found in map(_INSTALL.fullmatch, lines) if found]
+        return next((file.replace("-", "_") for asked, file in pairs if asked.replace("-", "_") == name), name)
+
     def _aliased(self, alias: str) -> str:
-        """Return the module that has a device's alias; where NVIDIA's own is installed nouveau is blacklisted."""
+        """Return the file that has a device's alias; where NVIDIA's own is installed nouveau is blacklisted."""
         for device in self._machine.pci.devices.values():
             if device.alias == alias:
                 for name, module in self.available.items():
                     spurned = name == "nouveau" and "nvidia" in self.available
                     if module.driver is not None and not spurned and module.driver(self._machine).matches(device):
-                        return name
+                        return _stem(module.file)
         return alias
 
     def _users(self, name: str) -> list[str]:
@@ -162,3 +180,8 @@ class Modules:
             if not self.available[name].builtin:
                 found += [one for one in (name, *self._closure(self.available[name])) if one not in found]
         return found
+
+
+def _stem(file: str) -> str:
+    """Return what modprobe calls the module in a file."""
+    return file.rpartition("/")[2].removesuffix(".ko").replace("-", "_")

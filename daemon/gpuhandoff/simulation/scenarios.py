@@ -59,13 +59,15 @@ async def single_amd(*, ends: Compositor = Compositor.IN_SESSION, kernel: str = 
 async def igpu_dgpu(*, kernel: str = KERNEL, sound: str = ONBOARD_SOUND) -> SimulatedMachine:
     """Intel graphics show alice's Plasma; a GeForce RTX 4070 sleeps and nobody uses it.
 
-    With `sound=EVERY_SOUND` WirePlumber also has the sleeping card's HDMI audio open, as it does by default.
+    With `sound=EVERY_SOUND` WirePlumber also has the sleeping card's HDMI audio open, as it does by default. The modules of
+    NVIDIA are those of Debian's packages, in files that are called otherwise.
     """
     above = hardware.port(1, 1)
     dgpu = hardware.rtx_4070(above, 1, 14, boot_vga=False, screen=False)
     for function in dgpu:
         function.control = "auto"
-    machine = assemble((hardware.intel_graphics(), above, *dgpu), kernel, NVIDIA_VERSION)
+    functions = (hardware.intel_graphics(), above, *dgpu)
+    machine = assemble(functions, kernel, NVIDIA_VERSION, nvidia_flavour="current-open")
     return await boot(machine, ("i915", *NVIDIA_STACK), _desktop(INTEL_GPU), persistence=False, sound=sound)
 
 
@@ -107,6 +109,7 @@ def assemble(
     kernel: str,
     nvidia_version: str = "",
     *,
+    nvidia_flavour: str = "",
     iommu: bool = True,
     iommu_table: str = "DMAR",
     command_line: str = COMMAND_LINE,
@@ -123,6 +126,7 @@ def assemble(
         (*functions, *others),
         kernel_release=kernel,
         nvidia_version=nvidia_version,
+        nvidia_flavour=nvidia_flavour,
         iommu=iommu,
         iommu_table=iommu_table,
         command_line=command_line,

@@ -12,6 +12,9 @@ from gpuhandoff.model.kernel import Module
 
 WANTED = frozenset({"vfio_pci", "vfio_iommu_type1"})
 _FILE = re.compile(r"^(?:[^:\n]*/)?([^/:.\n]+)\.ko", re.MULTILINE)
+_FLAVOURED = re.compile(r"nvidia_(?:current|tesla|legacy)(?:_\w+?)??(_drm|_modeset|_uvm|_peermem|)")
+"""Debian installs NVIDIA's modules once for each series of driver: `nvidia-current-drm.ko` has the module nvidia_drm in it,
+and lines of modprobe.d have modprobe load the one when it is asked for the other."""
 
 
 @dataclass(slots=True)
@@ -82,7 +85,14 @@ def _among(host: Host, path: str, wanted: AbstractSet[str]) -> AbstractSet[str]:
         except OSError:
             text = ""
         for place in _FILE.finditer(text):
-            name = place[1].replace("-", "_")
+            name = _module_in(place[1])
             if name in new:
                 known.found.add(name)
     return wanted & known.found
+
+
+def _module_in(file: str) -> str:
+    """Return the name of the module that is in a file, of which the name is told without its ending."""
+    name = file.replace("-", "_")
+    flavoured = _FLAVOURED.fullmatch(name)
+    return f"nvidia{flavoured[1]}" if flavoured else name

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -10,54 +9,17 @@ from typing import Any
 import pytest
 
 from gpuhandoff.config import Configuration, ConfigurationError
-from gpuhandoff.doctor import Finding, Severity, examine
+from gpuhandoff.doctor import Severity
 from gpuhandoff.messages import Variant
-from gpuhandoff.model.address import PciAddress
 from gpuhandoff.model.hardware import Firmware
-from gpuhandoff.model.surroundings import Distribution, Family, Surroundings
+from gpuhandoff.model.surroundings import Family
 from gpuhandoff.model.verdict import Kind, Verdict
-from gpuhandoff.model.world import Holder, Process, State, World
-from gpuhandoff.simulation.clock import in_virtual_time, run
-from gpuhandoff.simulation.host import simulated_host
-from gpuhandoff.simulation.loopback import LoopbackBroker
+from gpuhandoff.model.world import Holder, Process, State
+from gpuhandoff.simulation.clock import in_virtual_time
 from gpuhandoff.simulation.machine import SimulatedMachine
 from gpuhandoff.simulation.scenarios import igpu_dgpu, shared_group, single_nvidia, twin
-from gpuhandoff.survey import survey
+from tests.support.diagnosis import SAFE, found, one, with_dgpu, world_of
 from tests.support.product import Product
-
-GPU = PciAddress.parse("01:00.0")
-SAFE = Verdict(Kind.SAFE, "Because.", "somebody")
-HOME = (State.HOST, "")
-
-
-def world_of(build: Callable[[], Awaitable[SimulatedMachine]]) -> World:
-    """Return what the survey sees of a scenario."""
-
-    async def look() -> World:
-        machine = await build()
-        broker = LoopbackBroker()
-        await machine.serve(broker)
-        return await survey(simulated_host(machine, broker.connect()))
-
-    return run(look())
-
-
-def found(
-    world: World,
-    family: Family = Family.DEBIAN,
-    verdict: Verdict = SAFE,
-    state: tuple[State, str] = HOME,
-) -> list[Finding]:
-    """Return the findings; the verdict and the state are those of every GPU."""
-    around = Surroundings(Distribution(family))
-    return list(
-        examine(world, around, {gpu.address: verdict for gpu in world.gpus}, {gpu.address: state for gpu in world.gpus})
-    )
-
-
-def one(findings: list[Finding], check: str, gpu: str = "0000:01:00.0") -> Finding:
-    """Return the finding of a kind."""
-    return next(each for each in findings if each.check == check and each.gpu in {"", gpu})
 
 
 def test_the_worst_comes_first() -> None:
@@ -114,13 +76,9 @@ def test_a_driver_that_lets_go_of_no_single_card() -> None:
 
 def test_programs_that_use_the_card() -> None:
     world = world_of(igpu_dgpu)
-    dgpu = world.gpu(GPU)
-    assert dgpu is not None
     holder = Holder(Process(4242, 1, "ollama", 998), ("/dev/nvidia0",), "ollama.service")
-    held = replace(world, gpus=tuple(replace(gpu, holders=(holder,)) if gpu is dgpu else gpu for gpu in world.gpus))
-    assert one(found(held), "holders").evidence == "ollama (pid 4242)"
-    taken = replace(dgpu, guest=Process(4711, 1, "qemu-system-x86", 64055))
-    lent = replace(world, gpus=tuple(taken if gpu is dgpu else gpu for gpu in world.gpus))
+    assert one(found(with_dgpu(world, holders=(holder,))), "holders").evidence == "ollama (pid 4242)"
+    lent = with_dgpu(world, guest=Process(4711, 1, "qemu-system-x86", 64055))
     assert one(found(lent), "holders").severity is Severity.NOTE
 
 

@@ -70,6 +70,10 @@ def test_it_is_not_lent_before_somebody_accepts_a_dark_screen(tmp_path: Path, *,
         told = await preview(product, RISK)
         assert (told["reset-verdict"], told["reset-risk"]) == ("broken", True)
         assert "accept-risk" not in told["unneeded"]
+        found = await product.call("Diagnose")
+        (lost,) = [one for one in found if one["severity"].value == "problem"]
+        assert lost["check"].value == "reset"
+        assert "its screen would stay dark" in lost["evidence"].value
         claim = next(one for one in told["steps"] if one["step"].value == "claim-functions")
         assert claim["costs"].value == "the card is not expected to come back before a reboot"
         await product.stop()

@@ -8,11 +8,11 @@ from dataclasses import replace
 from gpuhandoff.doctor.finding import Finding, Severity
 from gpuhandoff.model.verdict import NO_SOURCE, Kind, Verdict
 from gpuhandoff.model.world import Gpu, State, World
-from gpuhandoff.plan.conditions import wants_direct
+from gpuhandoff.plan.conditions import ungrouped, wants_direct
 from gpuhandoff.plan.display import drives_display
 from gpuhandoff.plan.layout import is_integrated, showing_now
 from gpuhandoff.plan.refusal import name_holders, unsettled
-from gpuhandoff.plan.stacks import can_unbind, loaded_stack, shares_driver
+from gpuhandoff.plan.stacks import can_unbind, dependent, holding_sound, shares_driver, unavailable, unbind_command
 
 CONTROLLER_3D = 0x0302
 """Class of a GPU that shows no picture itself (kernel.md 2)."""
@@ -61,7 +61,17 @@ def _group(world: World, gpu: Gpu) -> Iterator[Finding]:
             f"Shut down the guests that use them, then `echo 0 | sudo tee {gpu.address.sysfs}/sriov_numvfs`.",
             address,
         )
-    if gpu.breakers:
+    without = ungrouped(world, gpu)
+    if without:
+        yield Finding(
+            Severity.PROBLEM,
+            "group",
+            f"{gpu.name} cannot be lent: the kernel has put it in no IOMMU group.",
+            f"Without a group: {', '.join(str(one.address) for one in without)}",
+            "Put the card into another slot, and look for an update of the mainboard's firmware.",
+            address,
+        )
+    elif gpu.breakers:
         names = ", ".join(f"{one.address} ({one.kind}, {one.driver})" for one in gpu.breakers)
         yield Finding(
             Severity.PROBLEM,
@@ -100,8 +110,8 @@ def _driver(world: World, gpu: Gpu) -> Iterator[Finding]:
             address,
         )
         return
-    missing = [name for name in loaded_stack(world, gpu) if name not in world.available_modules]
-    if missing and not shared:
+    missing = unavailable(world, gpu)
+    if missing:
         yield Finding(
             Severity.PROBLEM,
             "driver",
@@ -110,6 +120,7 @@ def _driver(world: World, gpu: Gpu) -> Iterator[Finding]:
             "Reboot into the kernel that is installed.",
             address,
         )
+    yield from _pinned(world, gpu)
     if shared:
         yield Finding(
             Severity.NOTE,
@@ -117,6 +128,32 @@ def _driver(world: World, gpu: Gpu) -> Iterator[Finding]:
             f"{gpu.name} shares its driver with another card: it is unbound instead of unloaded, when nobody uses it.",
             f"Both are with {gpu.display.driver}.",
             gpu=address,
+        )
+
+
+def _pinned(world: World, gpu: Gpu) -> Iterator[Finding]:
+    """Yield who keeps the driver's modules from being unloaded, other than programs."""
+    what = f"{gpu.name} cannot be lent: its driver cannot be unloaded."
+    found = dependent(world, gpu)
+    if found is not None:
+        module, other = found
+        yield Finding(
+            Severity.PROBLEM,
+            "driver",
+            what,
+            f"The module {other}, which does not belong to the driver, needs {module}.",
+            f"Unload it before a guest has the card: `sudo modprobe -r {other}`",
+            str(gpu.address),
+        )
+    sound = holding_sound(world, gpu)
+    if sound is not None:
+        yield Finding(
+            Severity.PROBLEM,
+            "driver",
+            what,
+            f"The sound device {sound.address}, which plays through its screens, holds the module {gpu.display.module}.",
+            f"Before a guest has the card, stop what uses sound and unbind that device: {unbind_command(sound)}",
+            str(gpu.address),
         )
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 
 from gpuhandoff.model.hardware import Firmware
-from gpuhandoff.model.world import Gpu, World
+from gpuhandoff.model.world import Function, Gpu, World
 
 STRICT = (6, 10)
 """From this kernel on reserved regions were reported to shut VFIO out (kernel.md 3)."""
@@ -37,6 +37,11 @@ def iommu_off(world: World) -> tuple[str, str]:
         "The firmware does not offer one.",
         "Switch VT-d or AMD-Vi on in its setup; on Intel, also add intel_iommu=on to the kernel command line.",
     )
+
+
+def ungrouped(world: World, gpu: Gpu) -> tuple[Function, ...]:
+    """Return those functions of a card that no guest can have: the kernel's IOMMU is on, and they are in no group."""
+    return tuple(one for one in gpu.functions if one.iommu_group is None) if world.iommu else ()
 
 
 def wants_direct(world: World, gpu: Gpu) -> bool:

@@ -16,11 +16,11 @@ from gpuhandoff.model.hardware import Usage
 from gpuhandoff.model.request import HolderPolicy, Hugepages, Options
 from gpuhandoff.model.roles import is_vital
 from gpuhandoff.model.world import Gpu, Holder, World
-from gpuhandoff.plan.conditions import iommu_off, wants_direct
+from gpuhandoff.plan.conditions import iommu_off, ungrouped, wants_direct
 from gpuhandoff.plan.display import drives_display, ends_with_display, people_shown
 from gpuhandoff.plan.layout import showing_now
 from gpuhandoff.plan.services import concerns
-from gpuhandoff.plan.stacks import can_unbind, loaded_stack, native, pinned_by_sound, shares_driver
+from gpuhandoff.plan.stacks import can_unbind, dependent, holding_sound, shares_driver, unavailable, unbind_command
 
 _NAMED = 5
 """A sentence names so many holders."""
@@ -61,7 +61,7 @@ def _refuse_isolation(world: World, gpu: Gpu) -> None:
     if not world.iommu:
         why, remedy = iommu_off(world)
         raise NotIsolatedError(f"The IOMMU is off, so no device can be given to a virtual machine safely. {why} {remedy}")
-    if any(function.iommu_group is None for function in gpu.functions):
+    if ungrouped(world, gpu):
         raise NotIsolatedError(f"The kernel has put {gpu.address} ({gpu.name}) in no IOMMU group.")
     if gpu.breakers:
         names = ", ".join(f"{function.address} (driver {function.driver})" for function in gpu.breakers)
@@ -90,8 +90,8 @@ def _refuse_modules(world: World, gpu: Gpu) -> None:
             f"The running kernel {world.kernel_release} has no vfio-pci module. After an upgrade of the kernel the "
             "modules of the old one may be gone: reboot and try again."
         )
-    missing = [name for name in loaded_stack(world, gpu) if name not in world.available_modules]
-    if missing and not shares_driver(world, gpu):
+    missing = unavailable(world, gpu)
+    if missing:
         raise UnsupportedError(
             f"The module {missing[0]} is loaded, but its file for the running kernel {world.kernel_release} is gone, so "
             f"{gpu.address} could not come back. Reboot and try again."
@@ -108,30 +108,24 @@ def _refuse_modules(world: World, gpu: Gpu) -> None:
 
 def _refuse_dependents(world: World, gpu: Gpu) -> None:
     """Refuse for a module of somebody else that needs the driver's: its removal would fail, with the screen dark already."""
-    if shares_driver(world, gpu):
-        return
-    stack = loaded_stack(world, gpu)
-    for module in world.modules:
-        others = [user for user in module.used_by if user not in stack and not user.startswith("[")]
-        if module.name in stack and others:
-            raise InUseError(
-                f"The module {module.name} of {gpu.address} ({gpu.name}) cannot be unloaded: the module {others[0]} needs "
-                f"it, which does not belong to the driver. Unload that first: modprobe -r {others[0]}."
-            )
+    found = dependent(world, gpu)
+    if found is not None:
+        module, other = found
+        raise InUseError(
+            f"The module {module} of {gpu.address} ({gpu.name}) cannot be unloaded: the module {other} needs it, which does "
+            f"not belong to the driver. Unload that first: modprobe -r {other}."
+        )
 
 
 def _refuse_sound(world: World, gpu: Gpu) -> None:
     """Refuse for a sound device that holds the driver's module: its removal would fail, with the screen dark already."""
-    if shares_driver(world, gpu) or not pinned_by_sound(world, gpu):
-        return
-    for one in gpu.audio:
-        if native(one):
-            raise InUseError(
-                f"The module {gpu.display.module} of {gpu.address} ({gpu.name}) cannot be unloaded: the sound device "
-                f"{one.address}, which plays through its screens, holds it. Stop what uses sound, then unbind that device: "
-                f"`echo {one.address} | sudo tee /sys/bus/pci/drivers/{one.driver}/unbind`. The same with "
-                "bind, or a reboot, brings the sound back."
-            )
+    one = holding_sound(world, gpu)
+    if one is not None:
+        raise InUseError(
+            f"The module {gpu.display.module} of {gpu.address} ({gpu.name}) cannot be unloaded: the sound device "
+            f"{one.address}, which plays through its screens, holds it. Stop what uses sound, then unbind that device: "
+            f"{unbind_command(one)}. The same with bind, or a reboot, brings the sound back."
+        )
 
 
 def _refuse_resources(world: World, options: Options) -> None:

@@ -55,9 +55,35 @@ def can_unbind(world: World, gpu: Gpu) -> bool:
     return version >= NVIDIA_LETS_GO
 
 
-def pinned_by_sound(world: World, gpu: Gpu) -> bool:
-    """Tell whether a sound device that plays through the card's outputs keeps the driver's module from being removed."""
-    return not _PINNED_BY_SOUND.isdisjoint(loaded_stack(world, gpu))
+def unavailable(world: World, gpu: Gpu) -> tuple[str, ...]:
+    """Return those modules of the driver that are to be removed and could not be loaded again."""
+    if shares_driver(world, gpu):
+        return ()
+    return tuple(name for name in loaded_stack(world, gpu) if name not in world.available_modules)
+
+
+def dependent(world: World, gpu: Gpu) -> tuple[str, str] | None:
+    """Return a module of the driver that is to be removed and cannot be, and that of somebody else which needs it."""
+    if shares_driver(world, gpu):
+        return None
+    stack = loaded_stack(world, gpu)
+    for module in world.modules:
+        others = [user for user in module.used_by if user not in stack and not user.startswith("[")]
+        if module.name in stack and others:
+            return module.name, others[0]
+    return None
+
+
+def holding_sound(world: World, gpu: Gpu) -> Function | None:
+    """Return a sound device that plays through the card's outputs and keeps the driver's module from being removed."""
+    if shares_driver(world, gpu) or _PINNED_BY_SOUND.isdisjoint(loaded_stack(world, gpu)):
+        return None
+    return next((one for one in gpu.audio if native(one)), None)
+
+
+def unbind_command(function: Function) -> str:
+    """Return what a person types to take a function from its driver."""
+    return f"`echo {function.address} | sudo tee /sys/bus/pci/drivers/{function.driver}/unbind`"
 
 
 def loaded_stack(world: World, gpu: Gpu) -> tuple[str, ...]:

@@ -85,10 +85,10 @@ def test_programs_that_use_the_card() -> None:
 @pytest.mark.parametrize(
     ("compositor", "words"),
     [
-        ("kwin_wayland", "KWIN_DRM_DEVICES=/dev/dri/desktop"),
+        ("kwin_wayland", "KWIN_DRM_DEVICES=/dev/dri/desktop  into ~/.config/environment.d/"),
         ("gnome-shell", 'KERNELS=="0000:01:00.0", TAG+="mutter-device-ignore"'),
-        ("Hyprland", "AQ_DRM_DEVICES=/dev/dri/desktop"),
-        ("sway", "WLR_DRM_DEVICES=/dev/dri/desktop"),
+        ("Hyprland", "AQ_DRM_DEVICES=/dev/dri/desktop  into /etc/environment;"),
+        ("sway", "WLR_DRM_DEVICES=/dev/dri/desktop  into /etc/environment;"),
     ],
 )
 def test_a_compositor_that_has_the_other_card_open(compositor: str, words: str) -> None:
@@ -99,6 +99,7 @@ def test_a_compositor_that_has_the_other_card_open(compositor: str, words: str) 
     here = one(found(shown), "compositor")
     assert here.severity is Severity.WARNING
     assert words in here.remedy
+    assert here.remedy.endswith("then reboot.")
     assert not [each for each in found(world) if each.check == "compositor"]
 
 

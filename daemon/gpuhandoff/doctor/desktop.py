@@ -16,6 +16,9 @@ _VARIABLES = {
     "wayfire": ("Wayfire", "WLR_DRM_DEVICES"),
 }
 _MUTTER = ("gnome-shell", "mutter")
+_OF_ITS_USER = "~/.config/environment.d/gpu.conf"
+"""Read by systemd's user manager, which starts KWin; whom a login manager or a shell starts learns nothing of it."""
+_OF_EVERY_LOGIN = "/etc/environment"
 RULES = "/etc/udev/rules.d/61-gpuhandoff-desktop.rules"
 
 
@@ -38,14 +41,12 @@ def _finding(gpu: Gpu, showing: Gpu, name: str) -> Finding:
     if name in _MUTTER:
         what = "GNOME Shell"
         rule = f'SUBSYSTEM=="drm", KERNEL=="card*", KERNELS=="{gpu.address}", TAG+="mutter-device-ignore"'
-        remedy = f"Put the line  {rule}  into {RULES}, then log out and in again."
+        remedy = f"Put the line  {rule}  into {RULES}, then reboot."  # udev tags no card that is there already
     else:
         what, variable = _VARIABLES[name]
         rule = f'SUBSYSTEM=="drm", KERNEL=="card*", KERNELS=="{showing.address}", SYMLINK+="dri/desktop"'
-        remedy = (
-            f"Put the line  {rule}  into {RULES}, and set {variable}=/dev/dri/desktop in ~/.config/environment.d/gpu.conf; "
-            "then reboot."
-        )
+        place = _OF_ITS_USER if name == "kwin_wayland" else _OF_EVERY_LOGIN
+        remedy = f"Put the line  {rule}  into {RULES}, and the line  {variable}=/dev/dri/desktop  into {place}; then reboot."
     return Finding(
         Severity.WARNING,
         "compositor",

@@ -125,6 +125,12 @@ def test_whether_it_comes_back(verdict: Verdict, severity: Severity, words: str)
     assert "Resets that the kernel lists: bus. Source: " in here.evidence
 
 
+def test_what_nobody_is_asked_to_accept_is_not_offered() -> None:
+    for runs, words in ((0, "Boot another kernel."), (1, "Boot another kernel, or accept it: --accept-risk.")):
+        verdict = Verdict(Kind.ONCE_PER_BOOT, "?", "none", runs=runs, by_kernel=True)
+        assert one(found(world_of(single_nvidia), verdict=verdict), "reset").remedy == words
+
+
 def test_what_holds_for_a_processors_graphics_is_a_note_where_there_is_a_card() -> None:
     findings = found(world_of(igpu_dgpu), verdict=Verdict(Kind.BROKEN, "?", "none"))
     assert one(findings, "reset").severity is Severity.PROBLEM

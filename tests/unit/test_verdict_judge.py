@@ -107,9 +107,29 @@ def test_a_bad_kernel_does_not_hide_what_is_known_of_the_card() -> None:
     assert "No report" not in verdict(UNHEARD_OF, kernel="6.12.24").reason
 
 
+def test_what_is_known_of_a_kernel_is_said_where_the_card_is_as_bad() -> None:
+    navi_48, bad = card(0x1002, 0x7550, "bus", driver="amdgpu"), "7.2.2-1-cachyos"
+    found = verdict(navi_48, kernel=bad)
+    assert (found.kind, found.by_kernel, found.leaving) == (Kind.ONCE_PER_BOOT, False, False)
+    assert found.reason.startswith("Navi 48: ")
+    assert found.reason.endswith("vfio-pci was seen to crash as it let go of a card.")
+    assert "mroboff/vm-curator#60; CachyOS/linux-cachyos#1023" in found.source
+    assert "crash" in verdict(NAVI_21, kernel=bad).reason
+    lost = verdict(NAVI_21, Experience(loss=loss(1)), kernel=bad)
+    assert lost.reason.startswith("On this machine the card did not come back")
+    assert "crash" in lost.reason
+    assert lost.source == "this machine; CachyOS/linux-cachyos#1023"
+    assert "crash" not in verdict(navi_48, Experience(kernels=frozenset({bad})), kernel=bad).reason
+
+
+def test_a_kernel_that_hangs_on_the_way_out_does_so_also_for_a_card_that_was_lost() -> None:
+    found = verdict(NAVI_21, Experience(loss=loss(1)), kernel="6.12.70", needed=False)
+    assert (found.kind, found.leaving, found.by_kernel, found.refuses) == (Kind.BROKEN, True, True, True)
+
+
 def test_a_kernel_on_which_amdgpu_hangs_is_a_risk_before_the_first_guest() -> None:
     found = verdict(NAVI_21, kernel="6.12.70", needed=False)
-    assert (found.kind, found.leaving, found.refuses) == (Kind.BROKEN, True, True)
+    assert (found.kind, found.leaving, found.by_kernel, found.refuses) == (Kind.BROKEN, True, True, True)
     assert verdict(replace(NAVI_21, functions=(replace(NAVI_21.display, driver="radeon"),)), kernel="6.12.70").kind is (
         Kind.CAUTION
     )

@@ -218,7 +218,7 @@ def _reset(gpu: Gpu, verdict: Verdict) -> Iterator[Finding]:
 
 def _remedy(gpu: Gpu, verdict: Verdict) -> str:
     if verdict.by_kernel:
-        return "Boot another kernel, or accept it: --accept-risk."
+        return "Boot another kernel, or accept it: --accept-risk." if verdict.refuses else "Boot another kernel."
     if verdict.kind is Kind.NEEDS_VENDOR_RESET:
         path = f"{gpu.address.sysfs}/reset_method"
         return (

@@ -32,7 +32,7 @@ class _Opinion:
 def judge(world: World, gpu: Gpu, experience: Experience, *, needed: bool) -> Verdict:
     """Return what to expect. `needed`: whether the host has to get the card back, as for the desktop that it shows."""
     dark = _Opinion(Kind.BROKEN, _FIRMWARE_ONLY, THIS_MACHINE) if needed and _firmware_only(gpu) else None
-    opinion = dark or _shown(world, experience) or _read(world, gpu, experience)
+    opinion = dark or _with_kernel(_shown(world, experience) or _read(world, gpu, experience), world, gpu, experience)
     return Verdict(opinion.kind, opinion.reason, opinion.source, experience.runs, needed, opinion.leaving, opinion.by_kernel)
 
 
@@ -72,16 +72,29 @@ def _other_kernel(world: World, loss: Loss) -> str:
 
 
 def _read(world: World, gpu: Gpu, experience: Experience) -> _Opinion:
-    """Return what the tables say, unless this machine has shown better."""
+    """Return what the table of cards says, unless this machine has shown better."""
     opinion = _of_card(world, gpu)
     if _disproved(opinion, experience):
         times = f"{experience.returns} time{'s' * (experience.returns != 1)}"
         again = f", {experience.repeats} of them after an earlier guest of the same boot" * bool(experience.repeats)
         reason = f"On this machine the card came back after a guest {times}{again}."
         opinion = _Opinion(Kind.SAFE, reason, THIS_MACHINE)
-    worst = max((_of_kernel(rule) for rule in _rules(world, gpu, experience)), key=_severity, default=opinion)
-    if worst.kind.severity <= opinion.kind.severity:
+    return opinion
+
+
+def _with_kernel(opinion: _Opinion, world: World, gpu: Gpu, experience: Experience) -> _Opinion:
+    """Return the worse of what is said of the card and of its kernel, with what is said of the other."""
+    worst = max((_of_kernel(rule) for rule in _rules(world, gpu, experience)), key=_severity, default=None)
+    if worst is None:
         return opinion
+    if worst.kind.severity <= opinion.kind.severity:
+        return replace(
+            opinion,
+            reason=f"{opinion.reason} {worst.reason}",
+            source=_sources(opinion.source, worst.source),
+            leaving=worst.leaving,
+            by_kernel=worst.leaving,
+        )
     if opinion.kind.severity < Kind.CAUTION.severity:
         return worst
     return replace(worst, reason=f"{worst.reason} {opinion.reason}", source=_sources(worst.source, opinion.source))

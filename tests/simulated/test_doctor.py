@@ -32,6 +32,8 @@ def test_an_iommu_that_is_off() -> None:
     here = one(found(world), "iommu")
     assert (here.severity, "update-grub" in here.remedy) == (Severity.PROBLEM, True)
     assert "grubby --update-kernel=ALL --args=intel_iommu=on" in one(found(world, Family.FEDORA), "iommu").remedy
+    assert "`sudo rpm-ostree kargs --append-if-missing=intel_iommu=on`" in one(found(world, Family.OSTREE), "iommu").remedy
+    assert "`sudo kernelstub -a intel_iommu=on`" in one(found(world, Family.POP), "iommu").remedy
     off = replace(world, boot_parameters=("intel_iommu=off",))
     assert one(found(off), "iommu").remedy.startswith("Remove intel_iommu=off from GRUB_CMDLINE")
     firmware = replace(world, boot_parameters=(), iommu_firmware=Firmware.NONE)

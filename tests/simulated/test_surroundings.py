@@ -53,8 +53,10 @@ def found(files: dict[str, str], parameters: tuple[str, ...] = ()) -> dict[str, 
     ("text", "family", "name"),
     [
         (DEBIAN, Family.DEBIAN, "Debian GNU/Linux 13 (trixie)"),
-        ("ID=pop\nID_LIKE='ubuntu debian'\n", Family.DEBIAN, ""),
+        ("ID=pop\nID_LIKE='ubuntu debian'\n", Family.POP, ""),
         ("NAME=Nobara\nID=nobara\nID_LIKE=fedora\n", Family.FEDORA, ""),
+        ("ID=bazzite\nID_LIKE='fedora'\nOSTREE_VERSION='43.20261101.0'\n", Family.OSTREE, ""),
+        ("ID=endless\nID_LIKE='debian'\nOSTREE_VERSION='6'\n", Family.OTHER, ""),
         ("ID=cachyos\nID_LIKE=arch\n", Family.ARCH, ""),
         ('ID="opensuse-tumbleweed"\nID_LIKE="opensuse suse"\n', Family.SUSE, ""),
         ("ID=void\n", Family.OTHER, ""),
@@ -63,6 +65,10 @@ def found(files: dict[str, str], parameters: tuple[str, ...] = ()) -> dict[str, 
 )
 def test_the_distribution(text: str, family: Family, name: str) -> None:
     assert read({"/etc/os-release": text}).distribution == Distribution(family, name)
+
+
+def test_an_image_that_is_not_told_by_its_name() -> None:
+    assert read({"/etc/os-release": "ID=fedora\n", "/run/ostree-booted": ""}).distribution.family is Family.OSTREE
 
 
 @pytest.mark.parametrize(
@@ -133,6 +139,23 @@ def test_ids_on_the_command_line() -> None:
     assert "GRUB_CMDLINE_LINUX_DEFAULT" in one.remedy
     fedora = found({"/etc/os-release": "ID=fedora\n"}, ("vfio-pci.ids=10de:2786",))["command-line"]
     assert fedora.remedy == "`sudo grubby --update-kernel=ALL --remove-args=vfio-pci.ids=10de:2786` and reboot."
+
+
+@pytest.mark.parametrize(
+    ("release", "removes", "renews"),
+    [
+        ("ID=bazzite\nID_LIKE=fedora\nOSTREE_VERSION='43'\n", "`sudo rpm-ostree kargs --delete-if-present={}` and reboot.",
+         "Remove that line and reboot."),
+        ("ID=pop\n", "`sudo kernelstub -d {}` and reboot.", "Remove that line, then `sudo update-initramfs -u` and reboot."),
+        ("ID=void\n", "Remove {} from the kernel command line of your boot loader, and reboot.",
+         "Remove that line, then make the initial ram disk anew and reboot."),
+    ],
+)  # fmt: skip
+def test_what_is_typed_elsewhere(release: str, removes: str, renews: str) -> None:
+    word = "vfio-pci.ids=10de:2786"
+    here = found({"/etc/os-release": release, "/etc/modprobe.d/vfio.conf": "options vfio-pci ids=10de:2786\n"}, (word,))
+    assert here["command-line"].remedy == removes.format(word)
+    assert here["modprobe"].remedy == renews
 
 
 def test_others_that_would_fight() -> None:

@@ -6,6 +6,7 @@ from gpuhandoff.model.surroundings import Distribution, Family
 
 _INITRAMFS = {
     Family.DEBIAN: "sudo update-initramfs -u",
+    Family.POP: "sudo update-initramfs -u",
     Family.FEDORA: "sudo dracut --force",
     Family.SUSE: "sudo dracut --force",
     Family.ARCH: "sudo mkinitcpio -P",
@@ -21,22 +22,36 @@ _BOOT_LOADER = {
     ),
 }
 _ELSEWHERE = "the kernel command line of your boot loader, and reboot"
+_ADDS = {
+    Family.FEDORA: "sudo grubby --update-kernel=ALL --args=",
+    Family.OSTREE: "sudo rpm-ostree kargs --append-if-missing=",
+    Family.POP: "sudo kernelstub -a ",
+}
+_REMOVES = {
+    Family.FEDORA: "sudo grubby --update-kernel=ALL --remove-args=",
+    Family.OSTREE: "sudo rpm-ostree kargs --delete-if-present=",
+    Family.POP: "sudo kernelstub -d ",
+}
+"""Where a command does it, to which the word is added."""
 
 
 def add_parameter(distribution: Distribution, word: str) -> str:
     """Return how a word gets onto the kernel command line."""
-    if distribution.family is Family.FEDORA:
-        return f"`sudo grubby --update-kernel=ALL --args={word}` and reboot."
+    if distribution.family in _ADDS:
+        return f"`{_ADDS[distribution.family]}{word}` and reboot."
     return f"Add {word} to {_BOOT_LOADER.get(distribution.family, _ELSEWHERE)}."
 
 
 def remove_parameter(distribution: Distribution, word: str) -> str:
     """Return how a word gets off the kernel command line."""
-    if distribution.family is Family.FEDORA:
-        return f"`sudo grubby --update-kernel=ALL --remove-args={word}` and reboot."
+    if distribution.family in _REMOVES:
+        return f"`{_REMOVES[distribution.family]}{word}` and reboot."
     return f"Remove {word} from {_BOOT_LOADER.get(distribution.family, _ELSEWHERE)}."
 
 
-def renew_initramfs(distribution: Distribution) -> str:
-    """Return the command that makes the initial ram disk anew."""
-    return f"`{_INITRAMFS[distribution.family]}`" if distribution.family in _INITRAMFS else "make the initial ram disk anew"
+def then_renew_initramfs(distribution: Distribution) -> str:
+    """Return what follows a change of a file that is in the initial ram disk too: ", then …"; "" where none can be made."""
+    if distribution.family is Family.OSTREE:  # a part of the image, which has nothing of /etc in it
+        return ""
+    command = _INITRAMFS.get(distribution.family)
+    return f", then `{command}`" if command else ", then make the initial ram disk anew"

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 
 from gpuhandoff.doctor.finding import Finding, Severity
-from gpuhandoff.doctor.remedies import remove_parameter, renew_initramfs
+from gpuhandoff.doctor.remedies import remove_parameter, then_renew_initramfs
 from gpuhandoff.model.surroundings import Means, Rival, Surroundings
 from gpuhandoff.model.world import Gpu, World
 from gpuhandoff.plan.stacks import stack_of
@@ -47,7 +47,7 @@ def _early(rival: Rival, surroundings: Surroundings) -> Finding:
         "initramfs",
         "vfio-pci is loaded before the drivers of the host. gpuhandoff does not need that.",
         f"{rival.path}: {rival.line}",
-        f"Harmless without device ids; else remove it there, then {renew_initramfs(surroundings.distribution)}.",
+        f"Harmless without device ids; else remove it there{then_renew_initramfs(surroundings.distribution)}.",
     )
 
 
@@ -62,11 +62,11 @@ def _bound(rival: Rival, hit: list[Gpu], surroundings: Surroundings) -> Finding:
             remedy = remove_parameter(surroundings.distribution, rival.line)
         case Means.MODPROBE:
             what = f"{names} goes to vfio-pci whenever that is loaded, and may not come back to the host.{twice}"
-            remedy = f"Remove that line, then {renew_initramfs(surroundings.distribution)} and reboot."
+            remedy = f"Remove that line{then_renew_initramfs(surroundings.distribution)} and reboot."
         case Means.DRIVERCTL:
             what = f"driverctl gives a function of {names} to another driver at boot."
             remedy = f"`sudo driverctl unset-override {rival.subject[0]}`"
         case _:
             what = f"The driver of {names} is kept from being loaded by itself, as it has to be when the card comes back."
-            remedy = f"Remove that line, then {renew_initramfs(surroundings.distribution)}."
+            remedy = f"Remove that line{then_renew_initramfs(surroundings.distribution)}."
     return Finding(Severity.WARNING, str(rival.means).replace(" ", "-"), what, where, remedy, gpu)

@@ -10,7 +10,11 @@ class Family(StrEnum):
     """Distributions that are told the same commands."""
 
     DEBIAN = "debian"
+    POP = "pop"
+    """As Debian, but for the boot loader: systemd-boot with kernelstub."""
     FEDORA = "fedora"
+    OSTREE = "ostree"
+    """Fedora as an image that is never written to: Silverblue, Kinoite, Bazzite."""
     ARCH = "arch"
     SUSE = "suse"
     OTHER = ""

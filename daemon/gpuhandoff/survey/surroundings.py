@@ -15,11 +15,13 @@ SUPERGFXCTL = "/etc/supergfxd.conf"
 INITRAMFS = ("/etc/initramfs-tools/modules", "/etc/mkinitcpio.conf")
 INITRAMFS_PARTS = ("/etc/dracut.conf.d", "/etc/mkinitcpio.conf.d")
 RELEASES = ("/etc/os-release", "/usr/lib/os-release")
+OSTREE = "/run/ostree-booted"
 MOST = 200
 """Files of one directory that are read."""
 
 _FAMILIES = {
-    **dict.fromkeys(("debian", "ubuntu", "linuxmint", "pop"), Family.DEBIAN),
+    **dict.fromkeys(("debian", "ubuntu", "linuxmint"), Family.DEBIAN),
+    "pop": Family.POP,
     **dict.fromkeys(("fedora", "rhel", "centos"), Family.FEDORA),
     **dict.fromkeys(("arch", "archlinux", "manjaro", "cachyos", "endeavouros"), Family.ARCH),
     **dict.fromkeys(("suse", "opensuse", "opensuse-tumbleweed", "opensuse-leap"), Family.SUSE),
@@ -90,6 +92,8 @@ def _distribution(host: Host) -> Distribution:
         names = [word.strip("\"'").lower() for word in words]
         if said:
             family = next((_FAMILIES[name] for name in names if name in _FAMILIES), Family.OTHER)
+            if "OSTREE_VERSION" in said or host.kernel.exists(OSTREE):
+                family = Family.OSTREE if family is Family.FEDORA else Family.OTHER
             return Distribution(family, said.get("PRETTY_NAME", "").strip("\"'"))
     return Distribution()
 

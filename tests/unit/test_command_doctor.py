@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import errno
 import io
 import json
 import os
+from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -107,6 +110,34 @@ def test_another_hook(root: Path, place: str, text: str, fine: bool) -> None:
     (check,) = found(root, "others")
     assert check.fine is fine
     assert check.message.startswith(f"/{HOOKS}/{place} ")
+
+
+@pytest.mark.parametrize("place", ["qemu", "qemu.d/10-other", "qemu.d/win11/prepare/begin/start.sh"])
+def test_another_hook_that_libvirt_does_not_run(root: Path, place: str) -> None:
+    write(root / HOOKS / place, "modprobe vfio-pci\n", 0o644)
+    assert found(root, "others") == []
+    (root / HOOKS / place).chmod(0o654)
+    assert found(root, "others")[0].fine is False
+
+
+@pytest.mark.parametrize("shut", ["etc/libvirt", f"{HOOKS}/qemu.d/win11"])
+def test_other_hooks_that_only_root_may_see(root: Path, shut: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    write(root / HOOKS / "qemu.d/win11/start.sh", "modprobe vfio-pci\n", 0o755)
+
+    def refusing(look: Callable[..., Any]) -> Callable[..., Any]:
+        def refuse(path: str | Path, *more: Any, **named: Any) -> Any:
+            if f"{path}/".startswith(f"{root / shut}/"):
+                raise PermissionError(errno.EACCES, os.strerror(errno.EACCES), str(path))
+            return look(path, *more, **named)
+
+        return refuse
+
+    with monkeypatch.context() as patched:
+        for name in ("stat", "scandir"):
+            patched.setattr(os, name, refusing(getattr(os, name)))
+        checks = look(root)
+    unseen = [check.message for check in checks if check.name == "others"]
+    assert unseen == [f"Other hooks in /{HOOKS} cannot be looked at: Permission denied. Try it as root."]
 
 
 def test_a_machine_without_anything(tmp_path: Path) -> None:

@@ -36,8 +36,7 @@ class Check(NamedTuple):
 
 def look(root: Path = Path("/")) -> list[Check]:
     """Look at everything below `root`. Changes nothing; what only root may see is said to be unseen."""
-    checks = [_hook(root), _known_gpus(root), *_started(root), *_apparmor(root), *_selinux(root)]
-    return [*checks, *(_other(root, path) for path in _others(root))]
+    return [_hook(root), _known_gpus(root), *_started(root), *_apparmor(root), *_selinux(root), *_others(root)]
 
 
 def _hook(root: Path) -> Check:
@@ -127,11 +126,27 @@ def _selinux(root: Path) -> Iterator[Check]:
         yield Check("selinux", False, f"The hook has the SELinux label {label}: sudo restorecon -v /{HOOK}")
 
 
-def _others(root: Path) -> Iterator[Path]:
+def _others(root: Path) -> Iterator[Check]:
     """Every other hook for guests: the old single file, its neighbours, and what the usual helper script runs below them."""
-    hooks = root / HOOKS
-    found = [hooks / "qemu", *sorted((hooks / "qemu.d").rglob("*"))]
-    yield from [path for path in found if path != root / HOOK and path.is_file()][:MOST]
+    hooks, unseen = root / HOOKS, list[OSError]()
+    found = [hooks / "qemu"]
+    for directory, _, files in os.walk(hooks / "qemu.d", onerror=unseen.append):
+        found += [Path(directory, file) for file in files]
+    run = [path for path in sorted(found) if path != root / HOOK and _is_run(path, unseen)]
+    yield from (_other(root, path) for path in run[:MOST])
+    for error in [one for one in unseen if not isinstance(one, (FileNotFoundError, NotADirectoryError))][:1]:
+        message = f"Other hooks in /{HOOKS} cannot be looked at: {error.strerror}. Try it as root."
+        yield Check("others", None, message)
+
+
+def _is_run(path: Path, unseen: list[OSError]) -> bool:
+    """Tell whether libvirt runs a file: it takes those that anybody may execute. Adds what keeps it from being seen."""
+    try:
+        mode = path.stat().st_mode
+    except OSError as error:
+        unseen.append(error)
+        return False
+    return stat.S_ISREG(mode) and bool(mode & (stat.S_IXUSR | stat.S_IXGRP | stat.S_IXOTH))
 
 
 def _other(root: Path, path: Path) -> Check:

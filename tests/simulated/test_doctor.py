@@ -11,6 +11,7 @@ import pytest
 from gpuhandoff.config import Configuration, ConfigurationError
 from gpuhandoff.doctor import Severity
 from gpuhandoff.messages import Variant
+from gpuhandoff.model.address import PciAddress
 from gpuhandoff.model.hardware import Firmware
 from gpuhandoff.model.surroundings import Family
 from gpuhandoff.model.verdict import Kind, Verdict
@@ -173,6 +174,21 @@ async def test_a_configuration_that_is_not_in_effect_is_a_problem(tmp_path: Path
         product.daemon._setting = replace(product.daemon._setting, load_configuration=load)
         product.daemon.reload()
         assert await told() == expected
+    await product.stop()
+
+
+@in_virtual_time
+async def test_a_section_of_the_configuration_that_names_no_gpu(tmp_path: Path) -> None:
+    options = {"accept_risk": True}
+    named = {PciAddress.parse(text): options for text in ("01:00.0", "01:00.1", "09:00.0")}
+    product = await Product(await single_nvidia(), tmp_path, Configuration(gpus=named)).start()
+    told: list[dict[str, Variant]] = await product.call("Diagnose")
+    sibling, nobody = [each for each in told if each["check"].value == "section"]
+    assert {each["severity"].value for each in (sibling, nobody)} == {"warning"}
+    assert '[gpu."0000:01:00.1"] of the configuration sets nothing' in sibling["what"].value
+    assert 'Call it [gpu."0000:01:00.0"]' in sibling["remedy"].value
+    assert '[gpu."0000:09:00.0"]' in nobody["what"].value
+    assert nobody["evidence"].value.startswith("GPUs here: 0000:01:00.0: NVIDIA ")
     await product.stop()
 
 

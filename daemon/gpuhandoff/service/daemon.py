@@ -121,7 +121,7 @@ class Daemon:
             setting.archive,
         )
         self._records = Records(gate, self.fleet, self._chronicle, support, self._tree)
-        self._diagnosis = Diagnosis(gate, self.fleet, host, self._tree, lambda: self._rejected)
+        self._diagnosis = Diagnosis(gate, self.fleet, host, self._tree, self.configuration, lambda: self._rejected)
         self._manager = Manager(
             gate,
             self.fleet,

@@ -7,6 +7,7 @@ from collections.abc import Callable
 
 from gpuhandoff.authority.gate import Gate
 from gpuhandoff.authority.table import method_actions
+from gpuhandoff.config import Configuration
 from gpuhandoff.doctor import Finding, Severity, examine
 from gpuhandoff.errors import UnsupportedError
 from gpuhandoff.host import Host
@@ -20,11 +21,20 @@ from gpuhandoff.survey.surroundings import surroundings
 class Diagnosis:
     """Answers calls, as Manager does."""
 
-    def __init__(self, gate: Gate, fleet: Fleet, host: Host, tree: ObjectTree, rejected: Callable[[], str]) -> None:
+    def __init__(
+        self,
+        gate: Gate,
+        fleet: Fleet,
+        host: Host,
+        tree: ObjectTree,
+        configuration: Callable[[], Configuration],
+        rejected: Callable[[], str],
+    ) -> None:
         self._gate = gate
         self._fleet = fleet
         self._host = host
         self._tree = tree
+        self._configuration = configuration
         self._rejected = rejected
         """Tells what is wrong with the configuration that was read last, empty when it is in effect."""
 
@@ -43,7 +53,7 @@ class Diagnosis:
         around = await asyncio.to_thread(surroundings, self._host, world.boot_parameters)
         verdicts = {gpu.address: self._fleet.verdict(world, gpu) for gpu in world.gpus}
         states = {address: (standing.state, standing.reason) for address, standing in self._fleet.standings()}
-        found = examine(world, around, verdicts, states)
+        found = examine(world, around, verdicts, states, self._configuration().gpus)
         return ([_report(finding) for finding in (*_of_configuration(self._rejected()), *found)],)
 
 

@@ -8,6 +8,7 @@ import pytest
 
 from gpuhandoff.doctor import Finding, Severity
 from gpuhandoff.errors import InUseError, NotIsolatedError, ProblemError
+from gpuhandoff.model.hardware import DiskUse, UsbDevice, Usage
 from gpuhandoff.model.kernel import Module
 from gpuhandoff.model.request import Options
 from gpuhandoff.model.world import World
@@ -16,11 +17,11 @@ from gpuhandoff.simulation.scenarios import igpu_dgpu
 from tests.support.diagnosis import GPU, dgpu_of, found, with_dgpu, world_of
 
 
-def problem(world: World, refused: type[ProblemError]) -> Finding:
-    """Return the only problem; the card is not lent for the same reason."""
+def problem(world: World, refused: type[ProblemError], severity: Severity = Severity.PROBLEM) -> Finding:
+    """Return the only finding as bad as that; the card is not lent for the same reason."""
     with pytest.raises(refused):
         refuse_handoff(world, dgpu_of(world), Options())
-    (here,) = [each for each in found(world) if each.severity is Severity.PROBLEM]
+    (here,) = [each for each in found(world) if each.severity is severity]
     return here
 
 
@@ -49,3 +50,9 @@ def test_a_sound_device_that_holds_the_driver() -> None:
     assert here.severity is Severity.PROBLEM
     assert here.evidence == "The sound device 0000:00:1f.3, which plays through its screens, holds the module i915."
     assert here.remedy.endswith("`echo 0000:00:1f.3 | sudo tee /sys/bus/pci/drivers/snd_hda_intel/unbind`")
+
+
+def test_a_disk_at_the_cards_own_port() -> None:
+    ssd = UsbDevice("SanDisk Extreme SSD", (DiskUse("sdb1", Usage.MOUNTED, "/mnt"),))
+    here = problem(with_dgpu(world_of(igpu_dgpu), attached=(ssd,)), InUseError, Severity.WARNING)
+    assert (here.check, here.evidence) == ("disk", "SanDisk Extreme SSD: sdb1 (mounted: /mnt)")

@@ -163,6 +163,16 @@ def _holders(world: World, gpu: Gpu) -> Iterator[Finding]:
         what = f"{gpu.name} is with a guest."
         yield Finding(Severity.NOTE, "holders", what, f"{gpu.guest.name} (pid {gpu.guest.pid})", gpu=address)
         return
+    used = [f"{device.name}: {use.disk} ({use.usage}: {use.where})" for device in gpu.attached for use in device.uses]
+    if used:
+        yield Finding(
+            Severity.WARNING,
+            "disk",
+            f"{gpu.name} cannot be lent now: the host uses a disk at the card's own USB port, which goes with it.",
+            "; ".join(used),
+            "Stop using it, or plug it in elsewhere.",
+            address,
+        )
     others = unsettled(world, gpu)
     if others:
         yield Finding(

@@ -23,15 +23,21 @@ async def daemon() -> AsyncIterator[FakeDaemon]:
 
 
 async def test_who_and_why_are_those_of_the_command_unless_they_are_given(daemon: FakeDaemon, command: Command) -> None:
-    ended = await command("inhibit", "--", "sh", "-c", "echo hello; exit 4")
+    ended = await command("inhibit", "--", "/bin/sh", "-c", "echo hello; exit 4")
     assert ended == Ended(4, "hello\n", "")
-    assert daemon.last("Inhibit").body == ("sh", "sh -c echo hello; exit 4 is running", "block")
+    assert daemon.last("Inhibit").body == ("sh", "sh is running", "block")
     await command("inhibit", "--who", "Blender", "--why", "a frame is rendered", "--mode", "delay", "true")
     assert daemon.last("Inhibit").body == ("Blender", "a frame is rendered", "delay")
 
 
-async def test_a_long_command_line_is_no_mistake(daemon: FakeDaemon, command: Command) -> None:
-    assert (await command("inhibit", "--", "true", "x" * 1000)).status == 0
+async def test_arguments_of_the_command_are_told_to_nobody(daemon: FakeDaemon, command: Command) -> None:
+    """A refusal and history have who and why, a support report both: it promises that no arguments are in it."""
+    assert (await command("inhibit", "--json", "--", "true", "--password=secret")).status == 0
+    assert not any("secret" in str(word) for word in daemon.last("Inhibit").body)
+
+
+async def test_a_long_reason_is_no_mistake(daemon: FakeDaemon, command: Command) -> None:
+    assert (await command("inhibit", "--why", "x" * 1000, "--", "true")).status == 0
     assert len(daemon.last("Inhibit").body[1]) == 200
 
 

@@ -25,8 +25,9 @@ async def inhibit(connection: Connection, terminal: Terminal, arguments: argpars
     program: list[str] = arguments.program
     if not is_program(terminal, program[0]):
         return Exit.NOT_FOUND
-    who = arguments.who or PurePath(program[0]).name
-    why = arguments.why or f"{clean(' '.join(program))} is running"
+    name = clean(PurePath(program[0]).name)  # never its arguments: this is told to others, and gets into history and reports
+    who = arguments.who or name
+    why = arguments.why or f"{name} is running"
     inhibitor = Inhibitor(connection, terminal, who[:LONGEST], why[:LONGEST], arguments.mode)
     async with connection.listening(lambda *_: None, inhibitor.on_owner):
         await inhibitor.take()

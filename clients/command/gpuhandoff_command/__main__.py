@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import argparse
 import sys
 from collections.abc import Sequence
 
@@ -10,11 +11,25 @@ from gpuhandoff_command.exits import CallError, Exit, status_of
 from gpuhandoff_command.sentences import sentence
 from gpuhandoff_command.terminal import Terminal
 
+DOING = frozenset({"cancel", "handoff", "inhibit", "reclaim", "run"})
+"""Commands whose exit status is that of what was done, whether or not it could be told; the others only tell."""
+
 
 def main(words: Sequence[str] | None = None) -> int:
     """Carry out one command; return the exit status."""
     arguments = parse(sys.argv[1:] if words is None else words)
     terminal = Terminal(as_json=arguments.json)
+    try:
+        status = _carry_out(arguments, terminal)
+        if terminal.unwritten:
+            terminal.error(f"standard output cannot be written to: {terminal.unwritten}.")
+            return status if arguments.command in DOING else status or Exit.FAILED
+        return status
+    finally:
+        terminal.close()
+
+
+def _carry_out(arguments: argparse.Namespace, terminal: Terminal) -> int:
     import asyncio  # noqa: PLC0415  (--help and mistakes answer without it)
 
     from gpuhandoff_command.commands import carry_out  # noqa: PLC0415  (loads dbus-next)
@@ -32,8 +47,6 @@ def main(words: Sequence[str] | None = None) -> int:
         return int(status)
     except KeyboardInterrupt:
         return int(Exit.CANCELLED)
-    finally:
-        terminal.close()
 
 
 if __name__ == "__main__":

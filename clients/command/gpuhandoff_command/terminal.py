@@ -22,16 +22,23 @@ _LETTERS = str.maketrans({"…": "...", "→": "->", "“": '"', "”": '"'})
 
 
 class Terminal:
-    """Where output goes, and in which form. A reader that went away is not an error: then nothing is written."""
+    """Where output goes, and in which form. Output that cannot be written ends nothing: a job's terminal may die of the job.
+
+    A reader that went away is not an error. A stream that was closed from the beginning is one that nobody reads.
+    """
 
     def __init__(self, *, as_json: bool, out: TextIO | None = None, errors: TextIO | None = None) -> None:
         self.as_json = as_json
-        self._out = out or sys.stdout
-        self._errors = errors or sys.stderr
+        self._out = out or sys.stdout or _nowhere()
+        self._errors = errors or sys.stderr or _nowhere()
         self.live = self._out.isatty() and not as_json and os.environ.get("TERM", "dumb") != "dumb"
         self._colours = self.live and not os.environ.get("NO_COLOR")
         self.unicode = _locale_is_utf8()
         self.broken = False
+        """Nothing can be written any more."""
+        self.unwritten = ""
+        """Why not, where that is an error."""
+        self._errors_broken = False
         self._draft = False
         for stream in (self._out, self._errors):
             if isinstance(stream, io.TextIOWrapper):
@@ -67,7 +74,7 @@ class Terminal:
         try:
             print(f"gpuhandoff: {self._plain(text)}", file=self._errors, flush=True)
         except OSError:
-            self.broken = True
+            self._errors_broken = True
 
     def paint(self, text: str, colour: str) -> str:
         """Return text in a colour, where colours are shown."""
@@ -85,8 +92,9 @@ class Terminal:
     def close(self) -> None:
         """Leave a terminal's cursor on a line of its own, and a pipe without complaints."""
         self._finish_draft()
-        if self.broken and self._out is sys.stdout:
-            os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        for stream, broken in ((self._out, self.broken), (self._errors, self._errors_broken)):
+            if broken and stream in {sys.stdout, sys.stderr}:  # the interpreter writes at its end what is left over
+                os.dup2(os.open(os.devnull, os.O_WRONLY), stream.fileno())
 
     def _write(self, text: str) -> None:
         if self.broken:
@@ -94,8 +102,9 @@ class Terminal:
         try:
             self._out.write(self._plain(text))
             self._out.flush()
-        except BrokenPipeError:
+        except OSError as error:
             self.broken = True
+            self.unwritten = "" if isinstance(error, BrokenPipeError) else error.strerror or str(error)
 
     def _plain(self, text: str) -> str:
         return text if self.unicode else text.translate(_LETTERS).encode("ascii", "replace").decode()
@@ -104,6 +113,10 @@ class Terminal:
         if self._draft:
             self._write("\n")
             self._draft = False
+
+
+def _nowhere() -> TextIO:
+    return open(os.devnull, "w", encoding="utf-8")
 
 
 def clean(text: object) -> str:

@@ -8,7 +8,7 @@ import pytest
 
 from gpuhandoff.doctor import Finding, Severity
 from gpuhandoff.errors import InUseError, NotIsolatedError, ProblemError
-from gpuhandoff.model.hardware import DiskUse, UsbDevice, Usage
+from gpuhandoff.model.hardware import DiskUse, Usage, UsbDevice
 from gpuhandoff.model.kernel import Module
 from gpuhandoff.model.request import Options
 from gpuhandoff.model.world import World

@@ -14,7 +14,7 @@ LEFT_OUT = (
     "names of users (user1, ...) and of virtual machines (vm1, ...)",
     "paths below home directories",
     "the name of the host",
-    "UUIDs and MAC addresses (uuid1, mac1, ...)",
+    "UUIDs, serial numbers, MAC and IP addresses (uuid1, serial1, mac1, ip1, ...)",
     "boot parameters that have nothing to do with GPUs",
 )
 
@@ -26,16 +26,56 @@ _OURS = {"state", "operation", "outcome", "why", "step", "phase", "back", "drive
 _WORD = re.compile(r"[a-z0-9_-]{1,32}")
 _SHORTEST = 2
 """Characters of a name that is looked for in texts; a shorter one would be found everywhere."""
-_HOME = re.compile(r"(/(?:var/)?home/|/run/media/|/media/)([^/\s\"'\\:;,)]+)(?:/[^\s\"'\\:;,)]*)?|(/root)/[^\s\"'\\:;,)]+")
-_UUID = re.compile(r"(?<![0-9a-f])[0-9a-f]{8}-(?:[0-9a-f]{4}-){3}[0-9a-f]{12}(?![0-9a-f])", re.IGNORECASE)
-_MAC = re.compile(r"(?<![0-9a-f:.])(?:[0-9a-f]{2}:){5}[0-9a-f]{2}(?![0-9a-f:.])", re.IGNORECASE)
-_MACHINE_SCOPE = re.compile(r"(machine-)[^/\s]+(\.scope)")
-_BOOT_LINE = re.compile(r"(command line: )(.*)", re.IGNORECASE | re.DOTALL)
-_BOOT_PARAMETER = re.compile(
-    r"[\w.-]*(?:iommu|vfio|pci|nvidia|nouveau|amdgpu|radeon|i915|xe|drm|video|fb|vga|nomodeset|kvm|huge|cpus|nohz|rcu|irq"
-    r"|modules?_load|blacklist|mem_encrypt|lockdown|console|splash|quiet)[\w.-]*(?:=\S*)?",
+_LETTER = r"(?:[^\s\"'\\:;,)]|\\(?:x[0-9a-f]{2}|[0-7]{3}|[ ]))"
+"""Of a path in a text, also one that is escaped."""
+_PART = r"[^\s\"'\\:;,)/=]+"
+_AFTER_SPACES = rf"(?:[ ]{_PART}){{0,4}}?[ ](?:{_PART}/{_LETTER}*|{_PART}\.[a-z]\w{{0,4}}(?!\w))"
+"""What is still the path: all up to a word that has a slash inside of it, or a file's extension; better too much."""
+_HOME = re.compile(
+    rf"""
+    (?:(?P<quote>["'])(?=(?:(?!(?P=quote))[^\n])*(?P=quote)))?
+    (?:(?P<above>/(?:var/)?home/|/run/media/|/media/)(?P<user>[^/\s"'\\:;,)]+)|(?P<root>/root)(?=/{_LETTER}))
+    (?(quote)(?:(?!(?P=quote))[^\n])*|(?:/{_LETTER}*(?:{_AFTER_SPACES})*)?)
+    """,
+    re.VERBOSE,
+)
+_HEXADECIMAL_PATH = re.compile(r"(?<==)2F(?:[0-9A-F]{2}){3,}(?![0-9A-Za-z])")
+"""As the kernel's audit writes a path that has a space in it."""
+_UUID = re.compile(r"(?<![0-9a-f])(?P<it>[0-9a-f]{8}-(?:[0-9a-f]{4}-){3}[0-9a-f]{12})(?![0-9a-f])", re.IGNORECASE)
+_SERIAL = re.compile(r"\bserial(?:[ _-]?(?:number|no\.?))?\s*[:=]\s*[\"']?(?P<it>[^\s\"',;]+)", re.IGNORECASE)
+_MAC = re.compile(
+    r"(?<![0-9a-f:.-])(?P<it>[0-9a-f]{2}([:-])(?:[0-9a-f]{2}\2){4}[0-9a-f]{2}|(?<=enx)[0-9a-f]{12})(?![0-9a-f:.-])",
     re.IGNORECASE,
 )
+_BYTE = r"(?:25[0-5]|2[0-4][0-9]|1[0-9][0-9]|[1-9]?[0-9])"
+_IPV4 = re.compile(
+    rf"(?<![\w.])(?<!version )(?<!firmware )(?<!BIOS )(?P<it>(?:{_BYTE}\.){{3}}{_BYTE})(?!\w|\.[0-9])", re.IGNORECASE
+)
+_IPV6 = re.compile(
+    r"(?<![\w:.])"
+    r"(?P<it>(?:[0-9a-f]{1,4}:){7}[0-9a-f]{1,4}|(?:[0-9a-f]{1,4}:){1,6}(?::[0-9a-f]{1,4}){1,6}|(?:[0-9a-f]{1,4}:){1,7}:)"
+    r"(?![\w:])",
+    re.IGNORECASE,
+)
+_IDENTIFIERS = (("uuid", _UUID), ("serial", _SERIAL), ("mac", _MAC), ("ip", _IPV4), ("ip", _IPV6))
+_MACHINE_SCOPE = re.compile(r"(machine-)[^/\s]+(\.scope)")
+_MACHINE_DIRECTORY = re.compile(r"(/domain-[0-9]+-)[^/\s\"']+")
+_BOOT_LINE = re.compile(r"(command line: )(.*)", re.IGNORECASE | re.DOTALL)
+_BOOT_PARAMETER = re.compile(
+    r"""
+    ( (?:intel_|amd_)?iommu(?:_\w+)? | intremap
+    | (?:vfio|kvm|nvidia|drm|pcie?|pciehp)(?:_\w+)?
+    | amdgpu | radeon | nouveau | i915 | xe | ast | bochs | virtio_gpu | snd_hda_\w+
+    | video | vga | vgacon | nomodeset | fbcon | (?:efi|vesa|uvesa|simple|sys)fb | simpledrm
+    | (?:default_)?hugepages | (?:default_)?hugepagesz | hugetlb_\w+ | transparent_hugepage
+    | (?:isol|max|nr_|possible_)cpus | nohz(?:_full)? | rcu(?:_\w+|tree|pdate) | (?:no|thread)?irq\w*
+    | (?:rd\.)?modules_load | rd\.driver\.\w+ | (?:module_|modprobe\.|initcall_)blacklist
+    | mem_encrypt | lockdown | console(?:blank)? | splash | quiet
+    ) (?:\.\w+)?
+    """,
+    re.IGNORECASE | re.VERBOSE,
+)
+"""Whole names, with underscores: a parameter may carry such a word and have nothing to do with it (netconsole)."""
 
 
 def redact(document: Any, *, users: Iterable[str] = (), hosts: Iterable[str] = ()) -> Any:
@@ -81,20 +121,24 @@ class _Redaction:
             return self._places.get(text, text)
         text = _BOOT_LINE.sub(_boot_parameters, text)
         text = _HOME.sub(self._home, text)
+        text = _HEXADECIMAL_PATH.sub("…", text)
         text = _MACHINE_SCOPE.sub(r"\1…\2", text)
-        text = _UUID.sub(self._identifier("uuid"), text)
-        text = _MAC.sub(self._identifier("mac"), text)
+        text = _MACHINE_DIRECTORY.sub(r"\1…", text)
+        for kind, pattern in _IDENTIFIERS:
+            text = pattern.sub(self._identifier(kind), text)
         return self._names.sub(lambda found: self._spelled.get(found[0].lower(), "…"), text)
 
     def _home(self, found: re.Match[str]) -> str:
-        if found[3]:
-            return f"{found[3]}/…"
-        return f"{found[1]}{self._places.get(found[2], 'someone')}/…"
+        quote = found["quote"] or ""
+        if found["root"]:
+            return f"{quote}/root/…"
+        return f"{quote}{found['above']}{self._places.get(found['user'], 'someone')}/…"
 
     def _identifier(self, kind: str) -> Callable[[re.Match[str]], str]:
         def place(found: re.Match[str]) -> str:
             count = sum(one.startswith(kind) for one in self._identifiers.values())
-            return self._identifiers.setdefault(found[0].lower(), f"{kind}{count + 1}")
+            one = self._identifiers.setdefault(found["it"].lower(), f"{kind}{count + 1}")
+            return found[0].removesuffix(found["it"]) + one
 
         return place
 
@@ -126,5 +170,10 @@ def _pattern(names: Iterable[str]) -> re.Pattern[str]:
 
 
 def _boot_parameters(found: re.Match[str]) -> str:
-    kept = [word if _BOOT_PARAMETER.fullmatch(word) else "…" for word in found[2].split()]
+    kept = [word if _concerns_gpus(word) else "…" for word in found[2].split()]
     return found[1] + " ".join(word for index, word in enumerate(kept) if word != "…" or kept[index - 1 : index] != ["…"])
+
+
+def _concerns_gpus(word: str) -> bool:
+    name, _, _ = word.partition("=")
+    return _BOOT_PARAMETER.fullmatch(name.replace("-", "_")) is not None

@@ -29,6 +29,14 @@ PLAIN = [
         (["-M", "pc-q35-9.2"], EXPRESS),
         (["-machine=q35"], EXPRESS),
         (["--machine", "q35"], EXPRESS),
+        (["-machine", "accel=kvm,type=q35"], EXPRESS),
+        (["-machine=accel=kvm,type=pc-q35-8.2,usb=off"], EXPRESS),
+        (["-machine", "accel=kvm", "-M", "type=virt-9.0"], EXPRESS),
+        (["-M", "pc", "-machine", "q35"], EXPRESS),
+        (["-M", "q35", "-machine", "type=pc"], PLAIN),
+        (["-machine", "pc,memory-backend=q35"], PLAIN),
+        (["-M", "accel=kvm"], PLAIN),
+        (["-M", "q35x"], PLAIN),
         (["-M", "virt"], EXPRESS),
         (["-M", "pc"], PLAIN),
         (["-machine", "pc-i440fx-9.2"], PLAIN),
@@ -44,6 +52,8 @@ def test_all_functions_in_one_slot_of_the_guest(machine: list[str], devices: lis
 def test_inside_of_a_script() -> None:
     found = with_gpu(["sh", "-c", "exec qemu-system-x86_64 -M q35 {gpu} -m 4G"], CARD)
     assert found == ["sh", "-c", f"exec qemu-system-x86_64 -M q35 {' '.join(EXPRESS)} -m 4G"]
+    for machine in ("-M 'accel=kvm,type=q35'", '-machine \\\n accel=kvm,type="q35"', "-M q35;"):
+        assert " ".join(EXPRESS) in with_gpu(["sh", "-c", f"qemu {{gpu}} {machine}"], CARD)[2]
 
 
 def test_a_card_without_a_function_0_and_one_with_a_single_function() -> None:

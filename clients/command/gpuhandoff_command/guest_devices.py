@@ -13,7 +13,10 @@ CHASSIS = 251
 PLAIN_SLOT = "1e"
 """On a machine without PCI Express; QEMU fills the bus from below."""
 
-_EXPRESS = re.compile(r"(?:^|\s)--?(?:machine|M)[\s=]+(?:type=)?(?:pc-)?(?:q35|virt)\b")
+_MACHINE = re.compile(r"(?:^|\s)--?(?:machine|M)[\s=\\]+(\S+)")
+_AROUND = "\"';)"
+"""What a shell's script may have around an argument."""
+_EXPRESS = re.compile(r"(?:pc-)?(?:q35|virt)(?:-[\w.]+)?")
 
 
 def places(program: Sequence[str]) -> int:
@@ -23,7 +26,7 @@ def places(program: Sequence[str]) -> int:
 
 def with_gpu(program: Sequence[str], functions: Sequence[str]) -> list[str]:
     """Return the command with `{gpu}` replaced: by several arguments where it is one, by words where it is part of one."""
-    devices = _devices(functions, express=_EXPRESS.search(" ".join(program)) is not None)
+    devices = _devices(functions, express=_EXPRESS.fullmatch(_machine(program)) is not None)
     found: list[str] = []
     for word in program:
         if word == PLACE:
@@ -31,6 +34,17 @@ def with_gpu(program: Sequence[str], functions: Sequence[str]) -> list[str]:
         else:
             found.append(word.replace(PLACE, " ".join(devices)))
     return found
+
+
+def _machine(program: Sequence[str]) -> str:
+    """Return the machine's type: what comes first and has no name, or `type=` wherever it is; of several the last one."""
+    kind = ""
+    for given in _MACHINE.findall(" ".join(program)):
+        first, *others = given.strip(_AROUND).split(",")
+        for option in (first if "=" in first else f"type={first}", *others):
+            name, _, value = option.partition("=")
+            kind = value.strip(_AROUND) if name == "type" else kind
+    return kind
 
 
 def _devices(functions: Sequence[str], *, express: bool) -> list[str]:

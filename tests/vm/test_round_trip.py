@@ -6,7 +6,7 @@ from tests.vm.bench_host import BenchHost, difference
 from tests.vm.signals import Signals
 from tests.vm.target import ALL
 
-ROUNDS = 20 if ALL else 8
+ROUNDS = 20 if ALL else 4
 
 
 def assert_away(host: BenchHost) -> None:

@@ -96,10 +96,10 @@ def _work(sock: socket.socket) -> NoReturn:
             os._exit(0)
         try:
             request = json.loads(data)
-            gpu = request.pop("gpu")
-            if gpu != shown:
-                _show(gpu or NAME)
-                shown = gpu
+            name = request.pop("name")
+            if name != shown:
+                _show(name or NAME)
+                shown = name
             answer = {"value": _carry_out(**request)}
         except OSError as error:
             answer = {"errno": error.errno or errno.EIO, "text": error.strerror or str(error)}
@@ -112,7 +112,7 @@ def _work(sock: socket.socket) -> NoReturn:
 
 
 def _show(name: str) -> None:
-    """Be named after the GPU that this is for: a daemon that is started meanwhile sees it (`Workers.adopt`)."""
+    """Be named after the GPU and the lane that this is for: a daemon that is started meanwhile sees it (`Workers.adopt`)."""
     with contextlib.suppress(OSError):
         _write("/proc/self/comm", name)
 

@@ -21,7 +21,7 @@ from gpuhandoff.workshop import Workshop
 
 NAME = f"{os.getpid() & 0xFFFF:04x}:01:00.0"
 """Other runs of these tests have their workers on this machine, too."""
-CARD = Purpose(NAME, "card")
+CARD = Purpose(NAME, "c")
 PATIENCE = 20
 OVERDUE = 0.5
 """Seconds: until then a busy machine has had the child sleep."""
@@ -92,7 +92,7 @@ async def test_an_overdue_operation_is_told_with_its_process_and_left_behind(wor
     workers = Workers(workshop)
     error = await hang(workers, pipe)
     assert (error.seconds, error.state) == (OVERDUE, "S")
-    assert comm(error.process) == NAME
+    assert comm(error.process) == f"{NAME}c"
     (pending,) = workers.pending(CARD)
     assert (pending.process, pending.purpose) == (error.process, CARD)
     assert drain(pipe) == "0000:01:00.1"
@@ -108,7 +108,7 @@ async def test_nothing_is_begun_behind_it_in_its_lane(workshop: Workshop, pipe: 
     with pytest.raises(OverdueError) as caught:
         await kernel(workers).write(str(tmp_path / "x"), "1")
     assert caught.value.process == error.process
-    for other in (Purpose(CARD.gpu, "confine-host"), Purpose("0000:02:00.0", "card"), Purpose()):
+    for other in (Purpose(CARD.gpu, "ch"), Purpose("0000:02:00.0", "c"), Purpose()):
         await kernel(workers, other).write(str(tmp_path / "x"), "1")
     assert drain(pipe)
     await asyncio.wait_for(workers.settled(CARD.gpu), PATIENCE)
@@ -155,9 +155,10 @@ async def test_the_next_daemon_adopts_what_the_last_one_left_hanging(workshop: W
     error = await hang(killed, pipe)
     await successor.adopt(MachineProcesses())
     (pending,) = successor.pending(CARD)
-    assert (pending.process, pending.purpose) == (error.process, Purpose(CARD.gpu))
-    assert [one.process for one in successor.pending(Purpose(CARD.gpu, "confine-host"))] == [error.process]
-    assert successor.pending(Purpose("0000:02:00.0", "card")) == ()
+    assert (pending.process, pending.purpose) == (error.process, CARD)
+    assert [one.process for one in successor.pending(Purpose(CARD.gpu))] == [error.process]
+    for other in (Purpose(CARD.gpu, "ch"), Purpose("0000:02:00.0", "c")):
+        assert successor.pending(other) == ()
     with pytest.raises(OverdueError):
         await kernel(successor).write("/dev/null", "x")
     assert drain(pipe)
@@ -194,7 +195,7 @@ async def test_a_worker_that_dies_is_an_error_not_a_hang(workshop: Workshop, pip
     worker = None
     while worker is None:
         await asyncio.sleep(0.02)
-        found = [one for one in psutil.Process().children(recursive=True) if one.name() == NAME]
+        found = [one for one in psutil.Process().children(recursive=True) if one.name() == CARD.name]
         worker = found[0] if found else None
     worker.kill()
     with pytest.raises(OSError, match="died"):

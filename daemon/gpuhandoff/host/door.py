@@ -7,6 +7,7 @@ coroutines with a deadline, carried out in a child process that can be abandoned
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable, Collection
 from dataclasses import dataclass
 from typing import Protocol
@@ -32,6 +33,9 @@ class OverdueError(Exception):
         self.waits_in = waits_in
 
 
+_NAME = re.compile(r"([0-9a-f]{4}:[0-9a-f]{2}:[01][0-9a-f]\.[0-7])([a-z]{0,3})")
+
+
 @dataclass(frozen=True, slots=True)
 class Purpose:
     """What an operation is for: a GPU, and a lane of it. Operations in one lane can block one another, others cannot.
@@ -41,6 +45,18 @@ class Purpose:
 
     gpu: str = ""
     lane: str = ""
+    """Up to three small letters: a process has a name of 15 letters."""
+
+    @property
+    def name(self) -> str:
+        """What a process is called that works for it, so that a daemon which is started meanwhile knows what it is for."""
+        return f"{self.gpu}{self.lane}"
+
+    @classmethod
+    def parse(cls, name: str) -> Purpose | None:
+        """Return what a process with this name works for; None where no worker is called so."""
+        found = _NAME.fullmatch(name)
+        return cls(found[1], found[2]) if found else None
 
     def waits_for(self, other: Purpose) -> bool:
         """Tell whether this must not begin while `other` is pending."""

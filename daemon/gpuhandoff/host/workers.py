@@ -16,7 +16,6 @@ from pathlib import Path
 from typing import Any
 
 from gpuhandoff.host.door import OverdueError, Pending, Processes, Purpose
-from gpuhandoff.model.address import PciAddress
 from gpuhandoff.model.world import Process
 from gpuhandoff.patience import outlast
 from gpuhandoff.workshop import LARGEST_MESSAGE, Workshop
@@ -79,15 +78,15 @@ class Workers:
     async def adopt(self, processes: Processes) -> None:
         """Watch the workers of a daemon that was killed: what they do goes on without it.
 
-        A worker at work for a GPU is named after it, and is where this process is.
+        A worker at work for a GPU is named after it and the lane, and is where this process is.
         """
         found = await processes.all()
         own = next(process for process in found if process.pid == os.getpid())
         for process in found:
-            ours = process.uid == own.uid and process.cgroup == own.cgroup and _is_address(process.name)
-            if ours and processes.state(process) is not None:
-                log.warning("process %d of an earlier daemon still works on %s", process.pid, process.name)
-                self._watch("what an earlier daemon began", Purpose(process.name), process.pid, _gone(processes, process))
+            purpose = Purpose.parse(process.name) if (process.uid, process.cgroup) == (own.uid, own.cgroup) else None
+            if purpose is not None and processes.state(process) is not None:
+                log.warning("process %d of an earlier daemon still works on %s", process.pid, purpose.gpu)
+                self._watch("what an earlier daemon began", purpose, process.pid, _gone(processes, process))
 
     def close(self) -> None:
         """Let idle workers end."""
@@ -99,7 +98,7 @@ class Workers:
     async def _do(self, description: str, deadline: float, purpose: Purpose, request: dict[str, str]) -> Any:
         loop = asyncio.get_running_loop()
         worker = self._idle.pop() if self._idle else await self._hire()
-        await loop.sock_sendall(worker.socket, json.dumps({"gpu": purpose.gpu, **request}).encode())
+        await loop.sock_sendall(worker.socket, json.dumps({"name": purpose.name, **request}).encode())
         answer = asyncio.ensure_future(loop.sock_recv(worker.socket, LARGEST_MESSAGE))
         done, _ = await asyncio.wait({answer}, timeout=deadline)
         if not done:
@@ -141,14 +140,6 @@ class Workers:
 
     def _finished(self, task: asyncio.Task[None]) -> None:
         self._left_behind = [one for one in self._left_behind if one.finished is not task]
-
-
-def _is_address(name: str) -> bool:
-    try:
-        PciAddress.parse(name)
-    except ValueError:
-        return False
-    return True
 
 
 async def _gone(processes: Processes, process: Process) -> None:

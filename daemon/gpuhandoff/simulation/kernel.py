@@ -55,7 +55,7 @@ class SimulatedKernel:
 
     def pending(self, purpose: Purpose) -> tuple[Pending, ...]:
         """Return what has to be waited for: overdue, or an earlier daemon's."""
-        return tuple(self._shown(task, one) for task, one in self._left_behind() if purpose.waits_for(self._known(one)))
+        return tuple(self._shown(task, one) for task, one in self._left_behind() if purpose.waits_for(one.purpose))
 
     async def settled(self, gpu: str) -> None:
         """Wait until the kernel has finished with a GPU."""
@@ -195,20 +195,17 @@ class SimulatedKernel:
         flying.child = child
 
     def _left_behind(self) -> list[tuple[asyncio.Task[object], Flying]]:
-        """Return what nobody waits for: overdue, or an earlier daemon's, of which only the GPU is known."""
+        """Return what nobody waits for: overdue, or an earlier daemon's."""
         return [
             (task, flying)
             for task, flying in self._machine.operations.items()
             if flying.child is not None or flying.owner is not self._owner
         ]
 
-    def _known(self, flying: Flying) -> Purpose:
-        return flying.purpose if flying.owner is self._owner else Purpose(flying.purpose.gpu)
-
     def _shown(self, task: asyncio.Task[object], flying: Flying) -> Pending:
         sleep = self._machine.waits.where(task)
         return Pending(
-            self._known(flying),
+            flying.purpose,
             f"{flying.operation.kind} {flying.operation.target} {flying.operation.detail}".strip(),
             asyncio.get_running_loop().time() - flying.began,
             flying.child.pid if flying.child is not None else 0,

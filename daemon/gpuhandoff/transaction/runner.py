@@ -32,7 +32,7 @@ from gpuhandoff.transaction.shares import Shares
 log = logging.getLogger(__name__)
 
 BACK = "Everything was put back as it was."
-CARD = "card"
+CARD = "c"
 """The lane of all that touches the card."""
 
 GIVES_BACK = frozenset({"bind-vfio", "resize-bars", "unload-driver"})
@@ -254,8 +254,13 @@ def _keeps_away(step: Step | None, error: Exception) -> bool:
     return step.name in GIVES_BACK and not isinstance(error, IncompleteError)
 
 
+def lane(step: Step) -> str:
+    """Return the lane of what a step does: the card's, or its own, by its initials ("fm" of free-memory)."""
+    return CARD if step.needs_gpu else "".join(word[0] for word in step.name.split("-"))
+
+
 def _purpose(gpu: PciAddress, step: Step) -> Purpose:
-    return Purpose(str(gpu), CARD if step.needs_gpu else step.name)
+    return Purpose(str(gpu), lane(step))
 
 
 def _fields(record: Record, entry: Entry) -> dict[str, object]:

@@ -65,9 +65,34 @@ def test_a_wrong_value_is_told_exactly(etc: Path, table: str, key: str, value: s
     assert str(error) == f"{etc}/gpuhandoff.toml:4: {key} in [{table}]: {expected} is expected, not {found}."
 
 
-def test_vital_units_are_never_frozen(etc: Path) -> None:
-    error = refusal(etc, '[host]\nquiet-units = ["app.slice", "dbus.service"]\n')
-    assert "dbus.service" in error.expected
+VITAL = [
+    *(
+        "-.slice",
+        "init.scope",
+        "machine.slice",
+        "system.slice",
+        "machine-qemu\\\\x2d1\\\\x2dwin11.scope",
+        "machine-games.slice",
+    ),
+    *("dbus.service", "dbus-broker.service", "dbus.socket", "gpuhandoffd.service", "polkit.service"),
+    *("libvirtd.service", "libvirtd-ro.socket", "virtqemud.service", "virtqemud.socket", "systemd-journald.service"),
+    *("systemd-logind.service", "elogind.service", "seatd.service", "systemd-udevd.service", "systemd-udevd-control.socket"),
+]
+
+
+@pytest.mark.parametrize("key", ["gpu-services", "quiet-units"])
+@pytest.mark.parametrize("unit", VITAL)
+def test_vital_units_are_neither_frozen_nor_stopped(etc: Path, key: str, unit: str) -> None:
+    error = refusal(etc, f'[host]\n{key} = ["app.slice", "{unit}"]\n')
+    assert error.key == key
+    name = unit.replace("\\\\", "\\")
+    assert error.expected == f"a list without {name}, which the machine, or the way back, cannot do without,"
+
+
+def test_other_units_may_be(etc: Path) -> None:
+    units = ["user.slice", "docker.socket", "virtiofsd.service", "dbusx.socket", "machine-shop.service", "user@1000.service"]
+    host = read(etc, f"[host]\nquiet-units = {units}\ngpu-services = {units}\n").host
+    assert host.quiet_units == host.gpu_services == tuple(units)
 
 
 WRONG_KEYS = [

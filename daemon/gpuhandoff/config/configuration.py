@@ -38,7 +38,7 @@ HOST_PARSERS: dict[str, values.Parser] = {
     "gpu-services": values.unit_names,
     "consoles": values.console_policy,
     "holder-grace": values.seconds,
-    "quiet-units": values.quiet_units,
+    "quiet-units": values.unit_names,
     "quiet-processes": values.process_names,
     "confine-interrupts": values.truth,
     "confine-workqueues": values.truth,

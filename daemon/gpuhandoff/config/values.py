@@ -10,6 +10,7 @@ from typing import Any
 from gpuhandoff.model.address import PciAddress
 from gpuhandoff.model.cpus import MAXIMUM, parse_cpus
 from gpuhandoff.model.request import HolderPolicy, Hugepages
+from gpuhandoff.model.roles import is_vital_unit
 
 Parser = Callable[[Any], Any]
 
@@ -21,19 +22,6 @@ MOST_MEMORY = 1 << 50
 
 CPU_LIST_LENGTH = 1024
 """Characters; 8192 CPUs a range, a longer list would keep the daemon busy."""
-VITAL_UNITS = frozenset(
-    {
-        "-.slice",
-        "dbus-broker.service",
-        "dbus.service",
-        "gpuhandoffd.service",
-        "init.scope",
-        "system.slice",
-        "systemd-logind.service",
-        "systemd-udevd.service",
-    }
-)
-"""Frozen, any of these would take the way back with it."""
 
 _CPU_LIST = re.compile(r"(?: *[0-9]{1,4}(?:-[0-9]{1,4})? *(?:,|$))*")
 _SIZE = re.compile(r"([0-9]{1,15}) ?([KMGT]?)(?:iB|B)?", re.IGNORECASE)
@@ -136,24 +124,16 @@ def bars(value: Any) -> tuple[tuple[int, int], ...]:
 
 
 def unit_names(value: Any) -> tuple[str, ...]:
-    """Names of systemd units."""
+    """Names of systemd units that may be stopped or frozen."""
     expected = 'a list of unit names such as ["ollama.service"]'
     if not isinstance(value, list | tuple):
         raise ExpectedError(expected)
     for name in value:
         if not isinstance(name, str) or _UNIT_NAME.fullmatch(name) is None:
             raise ExpectedError(expected)
+    if vital := [name for name in value if is_vital_unit(name)]:
+        raise ExpectedError(f"a list without {' and '.join(vital)}, which the machine, or the way back, cannot do without,")
     return tuple(value)
-
-
-def quiet_units(value: Any) -> tuple[str, ...]:
-    """Names of units that may be frozen."""
-    names = unit_names(value)
-    if not VITAL_UNITS.isdisjoint(names):
-        raise ExpectedError(
-            f"a list of units without those that the machine cannot do without ({', '.join(sorted(VITAL_UNITS))})"
-        )
-    return names
 
 
 def process_names(value: Any) -> tuple[str, ...]:

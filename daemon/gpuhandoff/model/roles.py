@@ -16,6 +16,9 @@ VITAL_UNITS = frozenset(
     }
 )
 """Ended, they would take the machine, or whoever asks for the handoff, along."""
+_AROUND_THEM = frozenset({"-.slice", "init.scope", "machine.slice", "system.slice"})
+_GUESTS = "machine-"
+"""What the names of guests' own units begin with, below machine.slice."""
 _SYSTEM = "/system.slice"
 X_SERVERS = frozenset({"Xorg", "Xorg.bin", "X"})
 _PICTURE = ("/dev/dri/card", "/dev/fb")
@@ -48,6 +51,14 @@ def is_seat_service(process: Process) -> bool:
 def is_vital(process: Process) -> bool:
     """Tell what is never ended, whoever consents: others can make it hold a card, by sending it a descriptor."""
     return is_seat_service(process) or _unit(process) in VITAL_UNITS
+
+
+def is_vital_unit(name: str) -> bool:
+    """Tell a unit that is neither stopped nor frozen: a vital one, its sockets, what such units or guests are in."""
+    stem, _, kind = name.rpartition(".")
+    if kind == "socket":  # also systemd-udevd-control.socket; a service goes with the socket that it requires
+        return any(f"{stem}-".startswith(f"{vital.removesuffix('.service')}-") for vital in VITAL_UNITS)
+    return name in VITAL_UNITS or name in _AROUND_THEM or (kind in {"scope", "slice"} and stem.startswith(_GUESTS))
 
 
 def _unit(process: Process) -> str:

@@ -8,6 +8,7 @@ import subprocess
 import sys
 from collections.abc import AsyncIterator, Iterator
 from contextlib import asynccontextmanager
+from functools import partial
 from pathlib import Path
 
 import pytest
@@ -112,6 +113,16 @@ async def test_from_prepare_to_release_with_the_real_daemon(real: Hook) -> None:
             for operation in ("start", "started", "reconnect", "stopped"):
                 assert await asyncio.to_thread(real, operation, xml) == Ended(0, "", "")
             assert await asyncio.to_thread(real, "release", xml) == Ended(0, "", "")
+            assert await asyncio.to_thread(state, bus) == "host"
+
+
+async def test_a_guest_whose_name_looks_like_an_option(real: Hook) -> None:
+    async with simulated(real) as bus:
+        for size in (0, SIZES[-1]):
+            xml = domain_xml(name="-win", padding=size)
+            assert await asyncio.to_thread(partial(real, guest="-win"), "prepare", xml) == Ended(0, "", "")
+            assert await asyncio.to_thread(state, bus) == "detached"
+            assert await asyncio.to_thread(partial(real, guest="-win"), "release", xml) == Ended(0, "", "")
             assert await asyncio.to_thread(state, bus) == "host"
 
 

@@ -75,9 +75,12 @@ async def test_the_gpu_in_the_command(daemon: FakeDaemon) -> None:
 
 
 async def test_the_gpu_twice_is_refused_before_anything_is_done(daemon: FakeDaemon) -> None:
-    ended = await Command(daemon.address)("run", "--", "echo", "{gpu}", "{gpu}")
+    ended = await Command(daemon.address)("run", "--json", "--", "echo", "{gpu}", "{gpu}")
     assert ended.status == 2
     assert "may be given once; nothing was done" in ended.err
+    (told,) = ended.documents
+    assert (told["event"], told["exit"]) == ("error", 2)
+    assert ended.err == f"gpuhandoff: {told['message']}\n"
     assert daemon.members() == []
 
 
@@ -110,6 +113,8 @@ async def test_who_may_not_have_one_is_refused_with_cpus(daemon: FakeDaemon, sys
         "own in machine.slice (Interactive authentication required). Start this as root, or with "
         "`systemd-run --slice=machine.slice`; nothing was done.\n"
     )
+    (told,) = (await Command(daemon.address)("run", "--json", "--cpus", "0", "true", prelude=inside(systemd))).documents
+    assert (told["event"], told["error"], told["exit"]) == ("error", "org.gpuhandoff.Error.Unsupported", 3)
     assert daemon.members() == []
 
 

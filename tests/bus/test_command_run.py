@@ -111,6 +111,12 @@ async def test_what_cannot_be_run_is_refused_before_the_screen_goes_dark(
         ended = await command("run", "--", program)
         assert ended.status == 127
         assert ended.err == f"gpuhandoff: {program} is no program that can be run; nothing was done.\n"
+    for words in (("run",), ("inhibit",)):
+        ended = await command(*words, "--json", "--", "no-such-program")
+        (told,) = ended.documents
+        assert (ended.status, told["event"], told["exit"]) == (127, "error", 127)
+        assert told["error"] == "org.freedesktop.DBus.Error.FileNotFound"
+        assert ended.err == f"gpuhandoff: {told['message']}\n"
     assert daemon.members() == []
 
 
@@ -118,9 +124,16 @@ async def test_what_cannot_be_run_after_all(daemon: FakeDaemon, command: Command
     program = tmp_path / "program"
     program.write_text("#!/no/such/interpreter\n", encoding="utf-8")
     program.chmod(0o755)
-    ended = await command("run", "--", str(program))
+    ended = await command("run", "--json", "--", str(program))
     assert ended.status == 126
     assert daemon.members() == ["Handoff", "Reclaim"]
+    (told,) = (one for one in ended.documents if one["event"] == "error")
+    assert (
+        ended.err
+        == f"gpuhandoff: {told['message']}\n"
+        == f"gpuhandoff: {program} cannot be run: No such file or directory.\n"
+    )
+    assert (told["error"], told["exit"]) == ("org.freedesktop.DBus.Error.Spawn.ExecFailed", 126)
 
 
 async def test_a_refused_handoff_runs_nothing(daemon: FakeDaemon, command: Command) -> None:

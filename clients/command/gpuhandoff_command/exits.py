@@ -37,6 +37,9 @@ NO_BUS = "org.freedesktop.DBus.Error.NoServer"
 TIMEOUT = "org.freedesktop.DBus.Error.Timeout"
 NOT_STARTED = "org.freedesktop.DBus.Error.TimedOut"
 """The bus has waited in vain for the daemon to start; also when that has long failed (systemd issue 28877)."""
+NO_PROGRAM = "org.freedesktop.DBus.Error.FileNotFound"
+NOT_RUN = "org.freedesktop.DBus.Error.Spawn.ExecFailed"
+"""Ours, where the program of `run` or `inhibit` is not there, or cannot be run."""
 
 _BY_NAME = {
     "NotFound": Exit.REFUSED,
@@ -61,6 +64,7 @@ _BY_NAME = {
     "TimedOut": Exit.TIMED_OUT,
     "Stuck": Exit.STUCK,
     "Cancelled": Exit.CANCELLED,
+    "FileNotFound": Exit.NOT_FOUND,
 }
 
 

@@ -8,8 +8,8 @@ import os
 from pathlib import PurePath
 
 from gpuhandoff_command.connection import Connection
-from gpuhandoff_command.exits import CallError, Exit, status_of
-from gpuhandoff_command.program import is_program, run_program
+from gpuhandoff_command.exits import CallError, status_of
+from gpuhandoff_command.program import look_up, run_program
 from gpuhandoff_command.sentences import sentence
 from gpuhandoff_command.terminal import Terminal, clean
 
@@ -23,8 +23,7 @@ async def inhibit(connection: Connection, terminal: Terminal, arguments: argpars
     The inhibitor is this connection's: it ends with this process, however that ends.
     """
     program: list[str] = arguments.program
-    if not is_program(terminal, program[0]):
-        return Exit.NOT_FOUND
+    look_up(program[0])
     name = clean(PurePath(program[0]).name)  # never its arguments: this is told to others, and gets into history and reports
     who = arguments.who or name
     why = arguments.why or f"{name} is running"

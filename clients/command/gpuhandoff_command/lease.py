@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import argparse
 
+from gpuhandoff import names
 from gpuhandoff_command.arguments import Typed, options_of
 from gpuhandoff_command.connection import Connection, plain
 from gpuhandoff_command.exits import CallError, Exit, status_of
 from gpuhandoff_command.follow import JobFollower
 from gpuhandoff_command.guest_devices import PLACE, places, with_gpu
-from gpuhandoff_command.program import is_program, run_program
+from gpuhandoff_command.program import look_up, run_program
 from gpuhandoff_command.scope import confined, move_out
 from gpuhandoff_command.sentences import sentence
 from gpuhandoff_command.terminal import Terminal
@@ -17,6 +18,7 @@ from gpuhandoff_command.terminal import Terminal
 CONFINING = "confine-host"
 """The step after which slices of the host have fewer CPUs."""
 YES = Typed("b", True)
+INVALID = "org.freedesktop.DBus.Error.InvalidArgs"
 
 
 async def run(connection: Connection, terminal: Terminal, arguments: argparse.Namespace) -> int:
@@ -25,19 +27,17 @@ async def run(connection: Connection, terminal: Terminal, arguments: argparse.Na
     The lease is this connection: should this process be killed, the daemon takes the GPU back by itself.
     """
     program: list[str] = arguments.program
-    if not is_program(terminal, program[0]):  # before the screen goes dark
-        return Exit.NOT_FOUND
+    look_up(program[0])  # before the screen goes dark
     if places(program) > 1:
-        terminal.error(f"{PLACE} stands for one device of the guest, and may be given once; nothing was done.")
-        return Exit.USAGE
+        raise CallError(INVALID, f"{PLACE} stands for one device of the guest, and may be given once; nothing was done.")
     kept_in = await move_out(connection)
     if kept_in and arguments.cpus:
-        terminal.error(
+        raise CallError(
+            f"{names.ERROR_PREFIX}Unsupported",
             f"--cpus would confine {program[0]} as well, which would run in {confined()}: it cannot be moved to a scope of "
             f"its own in machine.slice ({kept_in}). Start this as root, or with `systemd-run --slice=machine.slice`; "
-            "nothing was done."
+            "nothing was done.",
         )
-        return Exit.REFUSED
     follower = JobFollower(connection, terminal, "handoff")
     handed = await follower.move("Handoff", arguments.gpu, {**options_of(arguments), "lease": YES})
     if handed is not Exit.DONE:

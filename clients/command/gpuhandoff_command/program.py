@@ -7,19 +7,17 @@ import os
 import shutil
 import signal
 
-from gpuhandoff_command.exits import Exit
-from gpuhandoff_command.terminal import Terminal
+from gpuhandoff_command.exits import NO_PROGRAM, NOT_RUN, CallError, Exit
+from gpuhandoff_command.terminal import Terminal, clean
 
 FROM_TERMINAL = (signal.SIGINT, signal.SIGQUIT)
 PASSED_ON = (*FROM_TERMINAL, signal.SIGTERM, signal.SIGHUP, signal.SIGUSR1, signal.SIGUSR2)
 
 
-def is_program(terminal: Terminal, name: str) -> bool:
-    """Tell whether there is such a program, and say so if not."""
-    if shutil.which(name) is not None:
-        return True
-    terminal.error(f"{name} is no program that can be run; nothing was done.")
-    return False
+def look_up(name: str) -> None:
+    """Raise CallError where there is no such program."""
+    if shutil.which(name) is None:
+        raise CallError(NO_PROGRAM, f"{name} is no program that can be run; nothing was done.")
 
 
 async def run_program(terminal: Terminal, program: list[str]) -> int:
@@ -43,7 +41,9 @@ async def run_program(terminal: Terminal, program: list[str]) -> int:
             process.send_signal(early_one)
         status = await process.wait()
     except OSError as error:
-        terminal.error(f"{program[0]} cannot be run: {error.strerror}.")
+        message = f"{program[0]} cannot be run: {error.strerror}."
+        terminal.value({"event": "error", "error": NOT_RUN, "message": message, "exit": int(Exit.CANNOT_RUN)})
+        terminal.error(clean(message))
         return Exit.CANNOT_RUN
     finally:
         for number in PASSED_ON:

@@ -75,7 +75,8 @@ VITAL = [
         "machine-games.slice",
     ),
     *("dbus.service", "dbus-broker.service", "dbus.socket", "gpuhandoffd.service", "polkit.service"),
-    *("libvirtd.service", "libvirtd-ro.socket", "virtqemud.service", "virtqemud.socket", "systemd-journald.service"),
+    *("libvirtd.service", "libvirtd-ro.socket", "virtqemud.service", "virtqemud.socket", "virtlogd.service"),
+    "systemd-journald.service",
     *("systemd-logind.service", "elogind.service", "seatd.service", "systemd-udevd.service", "systemd-udevd-control.socket"),
 ]
 

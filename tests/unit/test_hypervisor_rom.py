@@ -70,6 +70,7 @@ def test_what_is_no_regular_file_is_not_even_opened(tmp_path: Path, monkeypatch:
 
 def test_where_the_unit_hides_files_from_the_daemon(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     assert is_hidden("/home/somebody/card.rom")
+    assert is_hidden("/var/home/somebody/card.rom")
     assert not is_hidden("/homestead/card.rom")
     monkeypatch.setattr(roms, "HIDDEN", (str(tmp_path / "home"),))
     (tmp_path / "link").symlink_to(tmp_path / "home" / "card.rom")

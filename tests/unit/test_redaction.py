@@ -77,13 +77,15 @@ def test_one_thing_has_one_name_everywhere() -> None:
         "configuration": {"vms": {"win11": {"cpus": "0-1"}, "work": {}}},
         "history": [{"vm": "win11", "message": "win11 took 0000:01:00.0"}, {"vm": "", "message": f"{UUID} work"}],
         "machine": {"boot_id": UUID, "sessions": [{"user": "alice", "uid": 1000}, {"user": "sddm", "uid": 110}]},
-        "log": ["alice", "sddm"],
+        "holders": [{"user": one, "process": {"uid": uid}} for one, uid in (("ollama", 998), ("bob", 1001))],
+        "log": ["alice", "sddm", "ollama.service", "bob"],
     }
     assert redact(document) == {
         "configuration": {"vms": {"vm1": {"cpus": "0-1"}, "vm2": {}}},
         "history": [{"vm": "vm1", "message": "vm1 took 0000:01:00.0"}, {"vm": "", "message": "uuid1 vm2"}],
         "machine": {"boot_id": "uuid1", "sessions": [{"user": "user1", "uid": 1000}, {"user": "sddm", "uid": 110}]},
-        "log": ["user1", "sddm"],
+        "holders": [{"user": one, "process": {"uid": uid}} for one, uid in (("ollama", 998), ("user2", 1001))],
+        "log": ["user1", "sddm", "ollama.service", "user2"],
     }
 
 

@@ -6,8 +6,10 @@ import errno
 import os
 import stat
 
-HIDDEN = ("/home", "/root", "/run/user", "/tmp", "/var/tmp")  # noqa: S108 - compared, never written to
-"""Where the daemon's unit lets it see nothing, or files of its own (ProtectHome, PrivateTmp in systemd.exec(5))."""
+HIDDEN = ("/home", "/var/home", "/root", "/run/user", "/tmp", "/var/tmp")  # noqa: S108 - compared, never written to
+"""Where the daemon's unit lets it see nothing, or files of its own (ProtectHome, PrivateTmp in systemd.exec(5)).
+
+On images of Fedora /home is a link to /var/home, which systemd follows."""
 
 
 def is_hidden(path: str) -> bool:

@@ -11,7 +11,8 @@ SEAT_SERVICES = frozenset({"systemd-logind", "elogind", "seatd"})
 VITAL_UNITS = frozenset(
     {
         *("dbus.service", "dbus-broker.service", "gpuhandoffd.service", "libvirtd.service", "polkit.service"),
-        *("systemd-journald.service", "systemd-udevd.service", "virtqemud.service"),
+        *("systemd-journald.service", "systemd-udevd.service"),
+        *("virtqemud.service", "virtlockd.service", "virtlogd.service"),
         *(f"{name}.service" for name in SEAT_SERVICES),
     }
 )

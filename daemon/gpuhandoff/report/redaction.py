@@ -159,7 +159,9 @@ def _named(document: Any, key: str) -> Iterator[str]:
 
 
 def _of_the_system(document: Mapping[str, Any]) -> bool:
-    uid = document.get("uid")
+    """Tell a service from a person, by the uid beside its name, or that of the process that is told of."""
+    process = document.get("process")
+    uid = process.get("uid") if isinstance(process, Mapping) else document.get("uid")
     return "user" in document and isinstance(uid, int) and uid < FIRST_PERSON
 
 

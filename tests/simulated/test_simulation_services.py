@@ -14,7 +14,7 @@ from gpuhandoff.simulation.host import simulated_host
 from gpuhandoff.simulation.loopback import LoopbackBroker
 from gpuhandoff.simulation.machine import SimulatedMachine
 from gpuhandoff.simulation.scenarios import GPU, igpu_dgpu, single_nvidia
-from gpuhandoff.simulation.sessions import Compositor
+from gpuhandoff.simulation.sessions import Compositor, SimulatedSession
 
 SYSTEMD = ("org.freedesktop.systemd1", "/org/freedesktop/systemd1", "org.freedesktop.systemd1.Manager")
 LOGIND = ("org.freedesktop.login1", "/org/freedesktop/login1", "org.freedesktop.login1.Manager")
@@ -243,3 +243,28 @@ async def test_a_polkit_dialog_can_be_cancelled() -> None:
     await bus.call(*POLKIT, "CancelCheckAuthorization", "s", ("7",))
     with pytest.raises(RemoteError, match="Cancelled"):
         await question
+
+
+@in_virtual_time
+async def test_who_logs_in_again_when_their_manager_is_about_to_be_stopped_keeps_one() -> None:
+    machine = await single_nvidia()
+    before = machine.snapshot()
+    (greeter,) = [one for one in machine.sessions.sessions.values() if one.login.kind == "greeter"]
+    display = machine.units.find("sddm.service")
+    assert display is not None
+    manager = display.main
+    assert manager is not None
+
+    def removed(_: SimulatedSession) -> None:
+        again = machine.sessions.open(greeter.login, manager, machine.display_nodes((GPU,)))
+        delay = machine.sessions.user_stop_delay * machine.waits.pace
+        asyncio.get_running_loop().call_later(
+            delay - 1e-10, machine.background, again
+        )  # in one turn of the loop with the stop
+
+    machine.sessions.on_removed.append(removed)
+    await machine.sessions.terminate(greeter)
+    await asyncio.sleep(5)
+    after = machine.snapshot()
+    assert after["processes"] == before["processes"]
+    assert after["units"]["user@110.service"] == before["units"]["user@110.service"]

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 
 from gpuhandoff.simulation.process import SimulatedProcess
 from gpuhandoff.simulation.tree import Node
-from gpuhandoff.simulation.units import Program, SimulatedUnit
+from gpuhandoff.simulation.units import START_SECONDS, Program, SimulatedUnit
 
 if TYPE_CHECKING:
     from gpuhandoff.simulation.machine import SimulatedMachine
@@ -71,6 +71,8 @@ class Sessions:
     on_new: list[Callable[[SimulatedSession], None]] = field(default_factory=list)
     on_removed: list[Callable[[SimulatedSession], None]] = field(default_factory=list)
     _count: int = 0
+    _arriving: list[int] = field(default_factory=list)
+    """Users whose sessions begin."""
 
     async def start_display(self) -> None:
         """Make the logins that the display manager makes when it starts."""
@@ -90,7 +92,9 @@ class Sessions:
         slice_path = f"/user.slice/user-{login.uid}.slice"
         if f"user-{login.uid}.slice" not in machine.units.units:
             machine.units.add(SimulatedUnit(f"user-{login.uid}.slice", slice_path), active=True)
-        await machine.units.start(self._user_service(login.uid))
+        self._arriving.append(login.uid)
+        await self._start_user(login.uid)
+        self._arriving.remove(login.uid)
         scope = machine.units.add(SimulatedUnit(f"session-{name}.scope", f"{slice_path}/session-{name}.scope"), active=True)
         leader = machine.units.run(Program(f"{manager.name}-helper"), scope.control_group, parent=manager)
         session = SimulatedSession(name, login, scope, leader)
@@ -158,13 +162,24 @@ class Sessions:
         self.machine.units.drop(session.scope)
         for callback in self.on_removed:
             callback(session)
-        if not any(other.login.uid == session.login.uid for other in self.sessions.values()):
+        if not self._is_there(session.login.uid):
             delay = self.user_stop_delay * self.machine.waits.pace
-            asyncio.get_running_loop().call_later(delay, self._stop_user, session.login.uid)
+            asyncio.get_running_loop().call_later(delay, lambda: self.machine.background(self._stop_user(session.login.uid)))
 
-    def _stop_user(self, uid: int) -> None:
-        if not any(session.login.uid == uid for session in self.sessions.values()):
-            self.machine.background(self.machine.units.stop(self._user_service(uid)))
+    def _is_there(self, uid: int) -> bool:
+        return uid in self._arriving or any(session.login.uid == uid for session in self.sessions.values())
+
+    async def _stop_user(self, uid: int) -> None:
+        """End a user's manager, unless the user has come back meanwhile."""
+        if not self._is_there(uid):
+            await self.machine.units.stop(self._user_service(uid))
+
+    async def _start_user(self, uid: int) -> None:
+        """Start a user's manager; one that is just being stopped first ends, as systemd's jobs wait for one another."""
+        service = self._user_service(uid)
+        while service.active_state == "deactivating":
+            await self.machine.waits.takes(START_SECONDS)
+        await self.machine.units.start(service)
 
     def _user_service(self, uid: int) -> SimulatedUnit:
         name = f"user@{uid}.service"

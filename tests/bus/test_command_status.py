@@ -74,6 +74,18 @@ async def test_status_of_gpus_elsewhere(daemon: FakeDaemon, command: Command) ->
     )
 
 
+async def test_status_of_gpus_that_somebody_else_has_moved(daemon: FakeDaemon, command: Command) -> None:
+    daemon.answers = {
+        "Status": status(
+            gpu("0000:01:00.0", "foreign", driver="nvidia", reason="Reclaim puts it in order."),
+            gpu("0000:02:00.0", "foreign", driver="", reason="no driver is bound"),
+        )
+    }
+    told = (await command("status")).out
+    assert "  state      moved by somebody else\n  why        Reclaim puts it in order.\n  driver     nvidia\n" in told
+    assert "  state      without a driver\n  why        no driver is bound\n  driver     none\n" in told
+
+
 async def test_status_without_any_gpu(daemon: FakeDaemon, command: Command) -> None:
     daemon.answers = {"Status": status()}
     assert (await command("status")).out == "This machine has no GPU.\n"

@@ -146,6 +146,14 @@ def test_where_it_is(state: State, severity: Severity) -> None:
     assert (here.severity, here.evidence) == (severity, "why")
 
 
+def test_what_is_without_a_driver_was_not_necessarily_moved() -> None:
+    world = world_of(single_nvidia)
+    gpu = world.gpus[0]
+    bare = replace(world, gpus=(replace(gpu, functions=tuple(replace(one, driver="") for one in gpu.functions)),))
+    for each, words in ((world, "was moved by somebody else."), (bare, "is without a driver.")):
+        assert one(found(each, state=(State.FOREIGN, "why")), "state").what == f"{gpu.name} {words}"
+
+
 @in_virtual_time
 async def test_the_bus_tells_the_same(tmp_path: Path) -> None:
     product = await Product(await single_nvidia(), tmp_path).start()

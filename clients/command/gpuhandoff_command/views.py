@@ -16,15 +16,17 @@ _STATES = {
     "detached": ("lent, ready for a guest", "bold"),
     "guest": ("with a guest", "bold"),
     "reclaiming": ("on its way back", "warn"),
-    "foreign": ("without its driver", "warn"),
+    "foreign": ("moved by somebody else", "warn"),
     "stuck": ("STUCK", "bad"),
 }
 Outlook = list[Any] | CallError
 """What a handoff would meet: the steps of its plan, or the refusal."""
 
 
-def state_words(state: str) -> tuple[str, str]:
-    """Return a state in words, and its colour."""
+def state_words(state: str, driver: str | None = None) -> tuple[str, str]:
+    """Return a state in words, and its colour; `driver`: what it is bound to, "" for nothing, None where that is not known."""
+    if state == "foreign" and driver == "":
+        return "without a driver", "warn"
     return _STATES.get(state, (clean(state), "warn"))
 
 
@@ -64,7 +66,7 @@ def show_holders(terminal: Terminal, holders: list[dict[str, Any]]) -> None:
 
 
 def _rows(terminal: Terminal, address: str, gpu: dict[str, Any], outlook: Outlook | None) -> list[tuple[str, str]]:
-    words, colour = state_words(gpu["state"])
+    words, colour = state_words(gpu["state"], gpu["driver"])
     rows = [("state", terminal.paint(words, colour) + _with(gpu))]
     if gpu["reason"]:
         rows.append(("why", clean(gpu["reason"])))

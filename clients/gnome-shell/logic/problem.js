@@ -21,7 +21,7 @@ const KNOWN = {
     [`${OURS}TimedOut`]: [N_('It took too long'), N_('“gpuhandoff history -v” in a terminal shows which step was slow. Try again.')],
     [`${OURS}Cancelled`]: [N_('Cancelled'), N_('Everything is as it was before.')],
     [`${OURS}RolledBack`]: [N_('It did not work, and everything was undone'), N_('Everything is as it was before. When the cause is gone, try again.')],
-    [`${OURS}Stuck`]: [N_('The card is stuck'), N_('When the cause is gone, take the card back. A restart of the computer brings everything back, too.')],
+    [`${OURS}Stuck`]: [N_('The card is stuck'), N_('When the cause is gone, take the card back.')],
     [`${BUS}AccessDenied`]: [N_('You may not do that'), N_('Try again and give the password, or ask whoever administers this machine.')],
     [`${BUS}InteractiveAuthorizationRequired`]: [N_('A password is needed'), N_('Log in to this desktop again, so that it can ask for the password.')],
     [`${BUS}LimitsExceeded`]: [N_('Too many requests wait'), N_('Wait a moment, then try again.')],

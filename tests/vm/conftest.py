@@ -15,7 +15,12 @@ _booted: dict[str, BenchHost] = {}
 
 
 def _host(layout: Layout) -> BenchHost:
-    """Return the booted host; only one runs at a time, as two would share two slow processors."""
+    """Return the booted host; only one runs at a time, as two would share two slow processors.
+
+    One that has ended is booted anew: what ended it fails one test, not all that follow.
+    """
+    if layout.name in _booted and _booted[layout.name].machine.ended() is not None:
+        _booted.pop(layout.name).stop()
     if layout.name not in _booted:
         for other in list(_booted):
             _booted.pop(other).stop()

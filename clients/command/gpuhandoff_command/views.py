@@ -24,7 +24,7 @@ Outlook = list[Any] | CallError
 
 
 def state_words(state: str, driver: str | None = None) -> tuple[str, str]:
-    """Return a state in words, and its colour; `driver`: what it is bound to, "" for nothing, None where that is not known."""
+    """Return a state in words, and its colour; `driver`: what it is bound to, "" for nothing, None for unknown."""
     if state == "foreign" and driver == "":
         return "without a driver", "warn"
     return _STATES.get(state, (clean(state), "warn"))

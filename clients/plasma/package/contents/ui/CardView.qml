@@ -109,7 +109,6 @@ ColumnLayout {
         grave: view.card.state === "stuck"
         title: view.stateText
         message: Plan.sentence(view.card.reason)
-        advice: view.card.state === "stuck" ? words.advice("Stuck") : ""
     }
 
     Notice {

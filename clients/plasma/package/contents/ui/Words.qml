@@ -185,8 +185,6 @@ QtObject {
         case "RolledBack":
         case "TimedOut":
             return i18n("Try again; “gpuhandoff doctor” in a terminal shows what stands in the way.");
-        case "Stuck":
-            return i18n("Once the cause is gone, take the graphics card back.");
         case "NotIsolated":
         case "Unsupported":
             return i18n("“gpuhandoff doctor” in a terminal says what to change.");

@@ -135,16 +135,22 @@ class Machine:
         SILENCES.append("\n".join(self.monitor.ask(line) for line in ("info registers -a", "info lapic 0", "info lapic 1")))
         self.rouse()
 
-    def ended(self) -> int | None:
-        """Return the exit status of the emulator, negative after a signal; None while it runs."""
-        return self.process.poll()
+    def ended(self, patience: float = 0) -> int | None:
+        """Return the exit status of the emulator, negative after a signal; None while it runs.
+
+        Its sockets close a moment before there is one: hence some seconds of patience for whoever saw that.
+        """
+        try:
+            return self.process.wait(patience)
+        except subprocess.TimeoutExpired:
+            return None
 
     def outside(self) -> str:
         """Return what can be seen of a machine in which nobody answers."""
         try:
             seen = [f"{line}:\n{self.monitor.ask(line)}" for line in ("info status", "info cpus", "info registers -a")]
         except OSError as error:
-            seen = [f"QEMU does not answer either: {error!r}, exit status {self.ended()}"]
+            seen = [f"QEMU does not answer either: {error!r}, exit status {self.ended(patience=5)}"]
         serial = (self.directory / "serial.log").read_text(errors="replace")
         return "\n".join(
             [*seen, f"serial port:\n{serial[-6000:]}", (self.directory / "qemu.log").read_text(errors="replace")]

@@ -35,8 +35,8 @@ def _of_card(world: World, gpu: Gpu, verdict: Verdict, state: State, reason: str
         yield Finding(Severity.PROBLEM, "state", f"{gpu.name} is stuck.", reason, gpu=address)
     elif state is State.FOREIGN:
         remedy = f"`gpuhandoff reclaim {address}` brings it to its driver."
-        moved = "was moved by somebody else" if gpu.display.driver else "is without a driver"
-        yield Finding(Severity.WARNING, "state", f"{gpu.name} {moved}.", reason, remedy, address)
+        what = "was moved by somebody else" if gpu.display.driver else "is without a driver"
+        yield Finding(Severity.WARNING, "state", f"{gpu.name} {what}.", reason, remedy, address)
     yield from _group(world, gpu)
     yield from _driver(world, gpu)
     yield from _holders(world, gpu)
